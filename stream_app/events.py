@@ -1,0 +1,163 @@
+"""The values that travel: what a record became, what was decided about it, what leaves.
+
+Pure: no I/O, no clock. Bytes become these values, and these values bytes, in `stream_app.codec` alone.
+Times are milliseconds since the epoch, as Kafka counts them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Headers = tuple[tuple[str, bytes], ...]
+"""Record headers, in order; a name may stand more than once."""
+
+DecidedBy = Literal["small", "llm", "human"]
+DegradedReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer"]
+EscalatedBecause = Literal["unsure", "out_of_domain"]
+UncertifiedReason = Literal["manual", "no_gain", "shift", "uncalibrated"]
+
+
+class Kind(StrEnum):
+    """What a decision is to its record (DESIGN section 2, guarantee 1)."""
+
+    PROVISIONAL = "provisional"
+    FINAL = "final"
+    CORRECTION = "correction"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a record stood: it identifies the record for ever."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+    @property
+    def ref(self) -> str:
+        """`topic/partition/offset`: the id of an event that has none, and the value of `shunt-source`."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decoded input. `payload` is a JSON object in the very bytes it came in, less the id and text fields."""
+
+    id: str
+    text: str
+    payload: bytes
+    source: Source
+    key: bytes | None
+    traceparent: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A record with a null value: it passes to the decisions topic as it is."""
+
+    source: Source
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One task's answer, as a decision carries it.
+
+    `probabilities` are the small model's calibrated ones, by label. `confidence` is the top one's, or None
+    where the LLM took part. `threshold` is the cut the label was held against. `certified` is None where no
+    small answer was taken. `votes` (model -> label) stands only where the LLM took part.
+    """
+
+    label: str
+    confidence: float | None
+    probabilities: dict[str, float]
+    threshold: float | None
+    decided_by: DecidedBy
+    model: str
+    certified: bool | None
+    policy: str | None = None
+    escalated_because: EscalatedBecause | None = None
+    uncertified_reason: UncertifiedReason | None = None
+    votes: dict[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an LLM call took. `latency_ms` counts all tries of the call, `cost_usd` all that was paid."""
+
+    model: str
+    prompt_version: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    latency_ms: float
+    cached: bool
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The output for an event (DESIGN section 6). `pending` names the tasks a provisional still waits for."""
+
+    event: Event
+    kind: Kind
+    revision: int
+    decided_by: DecidedBy
+    answers: dict[str, Answer]
+    policy: str | None
+    certified: bool | None
+    decided_at_ms: int
+    replaces: int | None = None
+    pending: tuple[str, ...] = ()
+    degraded: bool = False
+    degraded_reason: DegradedReason | None = None
+    enrichment: dict[str, object] = field(default_factory=dict[str, object])
+    usage: Usage | None = None
+    recommended_action: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One unsure task inside an escalation.
+
+    `labels` are those the LLM may answer (pruned, at least two), `probabilities` the small model's calibrated
+    ones over all labels, `small` the answer that stands if the LLM cannot be used.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    small: Answer
+    because: EscalatedBecause
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """What the slow lane needs to finish an event without a policy of its own.
+
+    The record on the escalation topic keeps the original key, value and headers; this travels in one more
+    header as JSON. `revision` is the number its final will carry, `output_partition` was fixed when the event
+    was first decided, `sure` are the answers already accepted.
+    """
+
+    source: Source
+    asks: tuple[Ask, ...]
+    sure: dict[str, Answer]
+    policy: str | None
+    revision: int
+    output_partition: int
+    escalated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to produce. `partition` None lets murmur2 of the key (or the source partition) choose."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int | None = None
