@@ -1,0 +1,138 @@
+"""The command `shunt`: which commands there are, and what a failure looks like.
+
+Commands are imported when they are called, so that `shunt --help` answers at once. Exit statuses, for every
+command: 0 done, 1 failed, 2 bad usage or settings, and 3 from `shunt run` when the worker lost its membership
+too often. Ctrl-C is the ordinary end of the commands that run until they are stopped (`run`, `consume`,
+`demo`: status 0); any other command that is interrupted has not done its work (status 1). A reader that
+closes the pipe (`shunt consume | head`) has had enough: quiet, status 0.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from stream_app import __version__
+from stream_app.errors import ShuntError
+
+DEBUG_VARIABLE = "SHUNT_DEBUG"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of `shunt --help`: the command's name, where it lives (`module:attribute`), what it does."""
+
+    name: str
+    where: str
+    does: str
+
+
+COMMANDS = (
+    Listed(
+        "stack",
+        "stream_app.cli.stack:stack",
+        "Start, stop or show Kafka, Triton and a stand-in LLM on this machine.",
+    ),
+    Listed("init", "stream_app.cli.init:init", "Write a commented shunt.toml, its fields read off a topic."),
+    Listed("topics", "stream_app.cli.topics:topics", "Make the topics of a pipeline."),
+    Listed("check", "stream_app.cli.check:check", "Is everything reachable, and does it fit together?"),
+    Listed("produce", "stream_app.cli.produce:produce", "Send a file of JSON Lines to the input topic."),
+    Listed("consume", "stream_app.cli.consume:consume", "Print the decisions, or any topic, as they come."),
+    Listed("status", "stream_app.cli.status:status", "Lag, rates, share escalated, spend, dead letters."),
+    Listed("dlq", "stream_app.cli.dlq:dlq", "List and show dead letters."),
+    Listed("train", "stream_app.cli.train:train", "Make a Triton model from labelled texts."),
+)
+"""In the order in which a person first needs them."""
+
+
+class FirstUseOrder(click.Group):
+    """The group of all commands: listed in the order of first use, imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [listed.name for listed in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        for listed in COMMANDS:
+            if listed.name == cmd_name:
+                module, _, attribute = listed.where.partition(":")
+                return cast("click.Command", getattr(import_module(module), attribute))
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands, in the order of first use"):
+            formatter.write_dl([(listed.name, listed.does) for listed in COMMANDS])
+
+
+@click.group(
+    cls=FirstUseOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="shunt")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The settings file.  [default: $SHUNT_CONFIG, else shunt.toml]",
+)
+@click.pass_context
+def shunt(ctx: click.Context, config: Path | None) -> None:
+    """Small models decide what they are sure of, an LLM the rest: exactly one decision per Kafka event."""
+    ctx.obj = config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. Whatever fails ends here, as one line on standard error."""
+    try:
+        result: Any = shunt.main(args=arguments, prog_name="shunt", standalone_mode=False)
+    except click.UsageError as error:
+        return _complain(f"{error.format_message()} (see `{_help_of(error)}`)", error.exit_code)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except ShuntError as error:
+        _show_traceback()
+        return _complain(error.one_line(), error.exit_status)
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted", 1)
+    except BrokenPipeError:
+        return _leave_the_pipe()
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a person gets one line, not a trace
+        if not _show_traceback():
+            hint = f"this is a fault of Shunt; {DEBUG_VARIABLE}=1 shows where"
+            return _complain(f"{type(error).__name__}: {error} ({hint})", 1)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _complain(text: str, status: int) -> int:
+    """Print one line on standard error; `status` back."""
+    print(f"shunt: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def _show_traceback() -> bool:
+    """Print the current exception's traceback where the debug variable asks for it."""
+    wanted = bool(os.environ.get(DEBUG_VARIABLE))
+    if wanted:
+        traceback.print_exc()
+    return wanted
+
+
+def _help_of(error: click.UsageError) -> str:
+    """The help command nearest to where usage went wrong."""
+    path = error.ctx.command_path if error.ctx is not None else "shunt"
+    return f"{path} --help"
+
+
+def _leave_the_pipe() -> int:
+    """Standard output is gone: point it at nothing, or Python complains once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
