@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Headers = tuple[tuple[str, bytes], ...]
 """Record headers, in order; a name may stand more than once."""
@@ -151,9 +151,8 @@ class Escalation:
     escalated_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One record to produce. `partition` None lets murmur2 of the key (or the source partition) choose."""
+class Outgoing(NamedTuple):
+    """One record to produce. A named tuple, because the hot path makes one for every event."""
 
     topic: str
     partition: int
