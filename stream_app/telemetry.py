@@ -1,0 +1,296 @@
+"""Metrics: what a worker counts and times, for Prometheus to fetch.
+
+Services call the typed methods of `Metrics` and know nothing of Prometheus. Every method is meant to be
+called once per batch, not once per record: those that count take `n`, the one that times every record takes
+an array.
+Names carry the prefix `shunt_`, base units and `_total`, as Prometheus asks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+Lane = Literal["classify", "escalate", "feeds", "shadow"]
+Route = Literal["small", "llm"]
+TransactionOutcome = Literal["committed", "aborted", "fenced"]
+RequestOutcome = Literal["ok", "unavailable", "refused"]
+
+# A transaction takes 5-25 ms (measured); past 10 s the broker's own time-out is near.
+TRANSACTION_BUCKETS_S = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# A small model answers a batch in under a millisecond (echo) to seconds (an encoder on a CPU).
+MODEL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# OpenTelemetry's buckets for `gen_ai.client.operation.duration`: 0.01 ... 81.92, doubling.
+LLM_BUCKETS_S = tuple(0.01 * 2**step for step in range(14))
+# From "not held back" to "the budget of the hour is gone".
+WAIT_BUCKETS_S = (0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+# The small route is judged in milliseconds, the LLM's in seconds, a backlog in hours.
+LATENCY_BUCKETS_S = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0, 3600.0, 86_400.0),
+)
+# Half of the shortest sensible session time-out is where a loop that does not turn costs the membership.
+LOOP_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """How far one input partition is: what health and readiness judge by.
+
+    `committed` is the next offset the group will read, `lag` the records behind it, None while not known;
+    `moved_at_s` is when `committed` last changed, or when the partition had nothing to do (monotonic clock).
+    """
+
+    committed: int | None
+    lag: int | None
+    moved_at_s: float
+
+
+class BatchHistogram(Collector):
+    """A Prometheus histogram that takes a whole array at once: a few numpy calls, whatever its length."""
+
+    def __init__(
+        self, name: str, text: str, label: str, bounds: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        self._name, self._text, self._label = name, text, label
+        self._bounds = np.asarray(bounds, dtype=np.float64)
+        self._counts: dict[str, NDArray[np.int64]] = {}
+        self._sums: dict[str, float] = {}
+        self._lock = threading.Lock()  # scraped from the web server's thread where Faust runs it in one
+        registry.register(self)
+
+    def observe_many(self, label: str, values: NDArray[np.float64]) -> None:
+        """Count each of `values`; those below zero (a clock that ran back) count as zero."""
+        if not len(values):
+            return
+        values = np.maximum(values, 0.0)
+        where = np.searchsorted(self._bounds, values, side="left")
+        counts = np.bincount(where, minlength=len(self._bounds) + 1)
+        with self._lock:
+            self._counts[label] = self._counts.get(label, np.zeros_like(counts)) + counts
+            self._sums[label] = self._sums.get(label, 0.0) + float(values.sum())
+
+    def quantile(self, label: str, share: float) -> float | None:
+        """The value `share` of the observations lie below, interpolated in its bucket; None without any."""
+        with self._lock:
+            counts = self._counts.get(label)
+        if counts is None:
+            return None
+        cumulative = np.cumsum(counts)
+        rank = share * cumulative[-1]
+        bucket = int(np.searchsorted(cumulative, rank, side="left"))
+        if bucket >= len(self._bounds):
+            return float(self._bounds[-1])
+        low = float(self._bounds[bucket - 1]) if bucket else 0.0
+        before = float(cumulative[bucket - 1]) if bucket else 0.0
+        inside = max(float(counts[bucket]), 1.0)
+        return low + (float(self._bounds[bucket]) - low) * min(1.0, max(0.0, (rank - before) / inside))
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """What the registry asks for on every scrape."""
+        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        with self._lock:
+            for label, counts in self._counts.items():
+                cumulative = np.cumsum(counts)
+                bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+                buckets = list(zip(bounds, cumulative.astype(float).tolist(), strict=True))
+                family.add_metric([label], buckets, self._sums[label])
+        return [family]
+
+    def describe(self) -> Iterable[HistogramMetricFamily]:
+        """Registers the name without a first collection."""
+        return [HistogramMetricFamily(self._name, self._text, labels=[self._label])]
+
+
+class Metrics:
+    """All of a worker's metrics, in a registry of their own (a process, or a test, may have several)."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self._now_s = now_s
+        self._progress: dict[str, dict[int, PartitionProgress]] = {}
+        ProcessCollector(registry=self.registry)
+        self._records = self._count("records", "Input records taken in.", "lane")
+        self._decisions = self._count("decisions", "Decisions published.", "kind", "decided_by")
+        self._answers = self._count("answers", "Answers in final decisions.", "task", "label", "decided_by")
+        self._escalated = self._count("escalated", "Tasks sent to the LLM lane.", "task", "because")
+        self._degraded = self._count(
+            "degraded", "Finals taken from the small model for want of the LLM.", "reason"
+        )
+        self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
+        self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
+        self._transactions = self._count(
+            "transactions", "Kafka transactions, by how they ended.", "lane", "outcome"
+        )
+        self._transaction_s = self._time(
+            "transaction_duration_seconds", "From begin to its end.", TRANSACTION_BUCKETS_S, "lane"
+        )
+        self._membership_lost = self._count("membership_lost", "Times the group went on without us.", "lane")
+        self._owned = self._gauge("partitions_owned", "Input partitions this worker owns.", "lane")
+        self._in_flight = self._gauge("records_in_flight", "Records taken in and not yet delivered.", "lane")
+        self._committed = self._gauge(
+            "committed_offset", "Next offset the lane will read.", "lane", "partition"
+        )
+        self._lag = self._gauge("lag_records", "Records behind the committed offset.", "lane", "partition")
+        self._model_requests = self._count("model_requests", "Requests to Triton.", "model", "outcome")
+        self._model_s = self._time(
+            "model_request_duration_seconds", "One request to Triton.", MODEL_BUCKETS_S, "model"
+        )
+        self._llm_calls = self._count(
+            "llm_calls", "Calls to the LLM, each try counted.", "endpoint", "outcome"
+        )
+        self._llm_wasted = self._count("llm_calls_wasted", "Calls paid for in vain.", "cause")
+        self._llm_tokens = self._count("llm_tokens", "Tokens the LLM counted.", "direction")
+        self._llm_cost = self._count("llm_cost_usd", "Dollars the LLM's answers cost.")
+        self._llm_s = self._time("llm_call_duration_seconds", "One try of a call to the LLM.", LLM_BUCKETS_S)
+        self._llm_wait = self._time("llm_wait_seconds", "Held back by rate limits or budget.", WAIT_BUCKETS_S)
+        self._loop_lag = self._time("event_loop_lag_seconds", "A timer's delay.", LOOP_LAG_BUCKETS_S)
+        self.latency = BatchHistogram(
+            "shunt_decision_latency_seconds",
+            "From the record's timestamp to its final decision.",
+            "route",
+            LATENCY_BUCKETS_S,
+            self.registry,
+        )
+
+    def _count(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace="shunt", registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, namespace="shunt", registry=self.registry)
+
+    def _time(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(
+            name, text, labels, namespace="shunt", registry=self.registry, buckets=tuple(buckets)
+        )
+
+    # what became of records
+
+    def records(self, lane: Lane, n: int) -> None:
+        """`n` input records were taken in."""
+        self._records.labels(lane).inc(n)
+
+    def decisions(self, kind: str, decided_by: str, n: int = 1) -> None:
+        """`n` decisions of that kind were published."""
+        self._decisions.labels(str(kind), decided_by).inc(n)
+
+    def answers(self, task: str, label: str, decided_by: str, n: int = 1) -> None:
+        """`n` finals answered `task` with `label`."""
+        self._answers.labels(task, label, decided_by).inc(n)
+
+    def escalated(self, task: str, because: str, n: int = 1) -> None:
+        """`n` events had this task sent to the LLM lane."""
+        self._escalated.labels(task, because).inc(n)
+
+    def degraded(self, reason: str, n: int = 1) -> None:
+        """`n` finals came from the small model because the LLM could not be used."""
+        self._degraded.labels(reason).inc(n)
+
+    def dead_letters(self, lane: Lane, cause: str, n: int = 1) -> None:
+        """`n` records became dead letters for that cause."""
+        self._dead_letters.labels(lane, cause).inc(n)
+
+    def tombstones(self, n: int = 1) -> None:
+        """`n` null values were passed on."""
+        self._tombstones.inc(n)
+
+    def latencies(self, route: Route, seconds: NDArray[np.float64]) -> None:
+        """Times from record timestamp to final decision, for a whole batch."""
+        self.latency.observe_many(route, seconds)
+
+    # Kafka
+
+    def transaction(self, lane: Lane, outcome: TransactionOutcome, seconds: float) -> None:
+        """A transaction ended."""
+        self._transactions.labels(lane, outcome).inc()
+        self._transaction_s.labels(lane).observe(seconds)
+
+    def membership_lost(self, lane: Lane) -> None:
+        """The lane was fenced or expelled and joins again."""
+        self._membership_lost.labels(lane).inc()
+
+    def partitions_owned(self, lane: Lane, n: int) -> None:
+        """The lane owns `n` partitions now."""
+        self._owned.labels(lane).set(n)
+
+    def in_flight(self, lane: Lane, n: int) -> None:
+        """`n` records of the lane are taken in and not delivered."""
+        self._in_flight.labels(lane).set(n)
+
+    def committed(self, lane: Lane, partition: int, offset: int) -> None:
+        """The lane's committed offset of `partition` is `offset` (set at opening, then at every commit)."""
+        self._committed.labels(lane, partition).set(offset)
+        known = self._partition(lane, partition)
+        if known.committed != offset:
+            self._progress[lane][partition] = replace(known, committed=offset, moved_at_s=self._now_s())
+
+    def lag(self, lane: Lane, partition: int, records: int) -> None:
+        """`records` lie between the committed offset and the end of `partition`."""
+        self._lag.labels(lane, partition).set(records)
+        known = self._partition(lane, partition)
+        idle_before = known.lag is None or known.lag == 0
+        moved_at_s = self._now_s() if records == 0 or idle_before else known.moved_at_s
+        self._progress[lane][partition] = replace(known, lag=records, moved_at_s=moved_at_s)
+
+    def partition_gone(self, lane: Lane, partition: int) -> None:
+        """The lane no longer owns `partition`: its gauges go, someone else reports them."""
+        if self._progress.get(lane, {}).pop(partition, None) is None:
+            return
+        for gauge in (self._committed, self._lag):
+            gauge.remove_by_labels({"lane": lane, "partition": str(partition)})
+
+    def progress(self, lane: Lane) -> dict[int, PartitionProgress]:
+        """How far each partition of the lane is, by partition number."""
+        return dict(self._progress.get(lane, {}))
+
+    def _partition(self, lane: Lane, partition: int) -> PartitionProgress:
+        fresh = PartitionProgress(None, None, self._now_s())
+        return self._progress.setdefault(lane, {}).setdefault(partition, fresh)
+
+    # models
+
+    def model_request(self, model: str, outcome: RequestOutcome, seconds: float) -> None:
+        """A request to Triton ended; `model` is `name:version`."""
+        self._model_requests.labels(model, outcome).inc()
+        self._model_s.labels(model).observe(seconds)
+
+    def llm_call(self, endpoint: str, outcome: str, seconds: float) -> None:
+        """One try of an LLM call ended; `outcome` is `ok`, `timeout`, `rate_limited`, `refused`, ..."""
+        self._llm_calls.labels(endpoint, outcome).inc()
+        self._llm_s.observe(seconds)
+
+    def llm_usage(self, input_tokens: int, output_tokens: int, cost_usd: float) -> None:
+        """What an LLM call took."""
+        self._llm_tokens.labels("input").inc(input_tokens)
+        self._llm_tokens.labels("output").inc(output_tokens)
+        self._llm_cost.inc(cost_usd)
+
+    def llm_wasted(self, cause: str, n: int = 1) -> None:
+        """`n` calls were paid for and their answer not used."""
+        self._llm_wasted.labels(cause).inc(n)
+
+    def llm_wait(self, seconds: float) -> None:
+        """A call was held back that long by rate limits or budget (0 counts)."""
+        self._llm_wait.observe(seconds)
+
+    # the process
+
+    def event_loop_lag(self, seconds: float) -> None:
+        """A timer fired that much late."""
+        self._loop_lag.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text form."""
+        return generate_latest(self.registry)
