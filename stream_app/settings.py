@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from stream_app.errors import SettingsError
 
@@ -219,7 +224,11 @@ class Settings(BaseSettings):
     """Everything a worker needs to know before it starts."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SHUNT_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="SHUNT_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     kafka: Kafka = Kafka()
@@ -271,7 +280,9 @@ def load_settings(path: Path | str | None = None, overrides: dict[str, Any] | No
     """
     file = settings_path(path)
     if not file.is_file():
-        raise SettingsError(f"there is no settings file {file}", advice="make one with `shunt init`, or name it with --config")
+        raise SettingsError(
+            f"there is no settings file {file}", advice="make one with `shunt init`, or name it with --config"
+        )
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)

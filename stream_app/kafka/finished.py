@@ -83,9 +83,7 @@ def _crc(base: int, packed: str, extra: str) -> str:
 
 
 def _set_bits(raw: bytes, base: int) -> list[int]:
-    return [
-        base + 8 * index + bit for index, byte in enumerate(raw) if byte for bit in range(8) if byte >> bit & 1
-    ]
+    return [base + 8 * index + bit for index, byte in enumerate(raw) if byte for bit in range(8) if byte >> bit & 1]
 
 
 @dataclass(slots=True)
