@@ -1,0 +1,115 @@
+"""How this worker speaks to Kafka: one place that makes consumers, producers and the admin client."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError
+
+from stream_app.errors import StartError
+from stream_app.kafka.transactions import BATCH_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+
+    from stream_app.settings import Kafka
+
+HEARTBEATS_PER_SESSION = 5
+"""Kafka asks for at least three; five survive a slow one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What a topic is: how many partitions, and the largest record batch it takes (`max.message.bytes`)."""
+
+    name: str
+    partitions: int
+    message_bytes_max: int
+
+
+class Connection:
+    """Makes clients for one cluster, with the settings that the guarantee needs."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self.kafka = kafka
+
+    def consumer(self, group: str | None, client_id: str) -> AIOKafkaConsumer:
+        """A read-committed consumer that never commits by itself and never jumps to another offset by itself."""
+        session_ms = self.kafka.session_timeout_ms
+        # The sticky assignor keeps its memory on the class: two consumers in one process need a class each.
+        sticky = type("Sticky", (StickyPartitionAssignor,), {})
+        return AIOKafkaConsumer(
+            bootstrap_servers=self.kafka.bootstrap_servers,
+            client_id=client_id,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // HEARTBEATS_PER_SESSION,
+            rebalance_timeout_ms=session_ms + int(self.kafka.handover_s * 1000) + 5_000,
+            max_poll_interval_ms=2**31 - 1,  # a stalled LLM is no reason to leave the group: progress is watched
+            partition_assignment_strategy=cast("Any", (sticky,)),
+            fetch_max_wait_ms=200,
+        )
+
+    def transactional_producer(self, transactional_id: str) -> AIOKafkaProducer:
+        """An idempotent, transactional producer, not started."""
+        return AIOKafkaProducer(
+            bootstrap_servers=self.kafka.bootstrap_servers,
+            client_id=transactional_id,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=self.kafka.transaction_timeout_ms,
+            max_batch_size=BATCH_BYTES_MAX,
+            request_timeout_ms=max(self.kafka.transaction_timeout_ms, 10_000),
+            acks="all",
+            linger_ms=0,
+        )
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncGenerator[AIOKafkaAdminClient]:
+        """An admin client; StartError when no broker can be reached."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap_servers, request_timeout_ms=10_000)
+        try:
+            await client.start()
+        except (KafkaError, OSError, ValueError) as error:
+            await client.close()
+            raise StartError(
+                f"no Kafka broker answers at {self.kafka.bootstrap_servers}",
+                advice="start Kafka, or correct [kafka] bootstrap_servers",
+            ) from error
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def topics(self, names: Iterable[str]) -> dict[str, TopicFacts]:
+        """The facts of those topics that exist."""
+        wanted = list(dict.fromkeys(names))
+        async with self.admin() as admin:
+            described = await admin.describe_topics(wanted)
+            counts = {
+                topic["topic"]: len(topic["partitions"])
+                for topic in cast("list[dict[str, Any]]", described)
+                if not topic["error_code"]
+            }
+            if not counts:
+                return {}
+            limits = await self._message_bytes_max(admin, list(counts))
+        return {name: TopicFacts(name, counts[name], limits[name]) for name in wanted if name in counts}
+
+    @staticmethod
+    async def _message_bytes_max(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        found: dict[str, int] = {}
+        for response in cast("list[Any]", await admin.describe_configs(resources)):
+            for _code, _message, _kind, name, entries in response.resources:
+                values = {entry[0]: entry[1] for entry in entries}
+                found[name] = int(values.get("max.message.bytes") or 1_048_588)
+        return found

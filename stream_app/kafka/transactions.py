@@ -1,0 +1,182 @@
+"""One transactional producer, and the one way anything leaves a lane: a checked transaction.
+
+aiokafka commits a transaction whose produce failed, if nobody looks at the send's future (FACTS). So every future
+is awaited and checked before the offsets are sent; any failure aborts. Nothing between begin and commit may be
+cancelled, so the transaction runs as a task of its own to its end, whoever waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalOperation,
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    InvalidTopicError,
+    InvalidTxnState,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from stream_app.errors import DeliveryRefused, MembershipLost, ShuntError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from aiokafka import AIOKafkaProducer
+
+    from stream_app.events import Outgoing
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES_MAX = 512 * 1024
+"""Half of Kafka's default `max.message.bytes` (1,048,588), which bounds a batch, not only a record."""
+CLOSE_TIMEOUT_S = 5.0
+
+REFUSED: dict[type[KafkaError], str] = {
+    TopicAuthorizationFailedError: "grant this worker's user WRITE on the topic",
+    GroupAuthorizationFailedError: "grant this worker's user READ on the group",
+    TransactionalIdAuthorizationFailed: "grant this worker's user WRITE and DESCRIBE on the transactional id",
+    ClusterAuthorizationFailedError: "grant this worker's user IDEMPOTENT_WRITE on the cluster",
+    MessageSizeTooLargeError: "raise the topic's max.message.bytes; a restarted worker reads the limit anew",
+    RecordListTooLargeError: "raise the topic's max.message.bytes; a restarted worker reads the limit anew",
+    InvalidTopicError: "correct the topic's name in the settings",
+}
+"""What the broker will refuse again however often it is tried, and what a person must change."""
+
+LOST: tuple[type[Exception], ...] = (
+    ProducerFenced,
+    InvalidProducerEpoch,
+    InvalidTxnState,
+    InvalidProducerIdMapping,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    IllegalOperation,
+)
+"""The producer is no longer the owner of its transactional id, or its transaction timed out."""
+
+
+def translate(error: BaseException, doing: str) -> ShuntError:
+    """An error of aiokafka as one of ours: DeliveryRefused for good, else MembershipLost."""
+    for kind, advice in REFUSED.items():
+        if isinstance(error, kind):
+            return DeliveryRefused(f"Kafka refuses while {doing} ({type(error).__name__}: {error})", advice=advice)
+    return MembershipLost(f"lost while {doing} ({type(error).__name__}: {error})")
+
+
+class TransactionalOutput:
+    """The producer of one input partition. Not safe for two commits at a time: the caller takes turns.
+
+    Whoever opens an output with the same `transactional_id` later fences this one: its commits then raise
+    MembershipLost and leave nothing behind.
+    """
+
+    def __init__(self, make_producer: Callable[[], AIOKafkaProducer], group: str, commit_timeout_s: float) -> None:
+        self._producer = make_producer()
+        self._group = group
+        self._commit_timeout_s = commit_timeout_s
+        self._running: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """InitProducerId: fences the previous owner and waits for its last transaction to end.
+
+        Raises DeliveryRefused or MembershipLost; the caller sets the deadline.
+        """
+        try:
+            await self._producer.start()
+        except KafkaError as error:
+            raise translate(error, "opening a transactional producer") from error
+
+    async def commit(self, outgoing: Sequence[Outgoing], source: TopicPartition, offset: int, metadata: str) -> None:
+        """Delivers `outgoing` and commits `offset` of `source` with `metadata`: all of it or nothing.
+
+        Once begun it runs to its end, even if the caller is cancelled. Raises MembershipLost (nothing of it
+        counts unless it was committed; the next owner reads the truth) or DeliveryRefused.
+        """
+        if self._running is not None and not self._running.done():
+            raise RuntimeError("two transactions at a time on one producer")
+        self._running = asyncio.create_task(self._transaction(outgoing, source, offset, metadata))
+        await asyncio.shield(self._running)
+
+    async def _transaction(
+        self, outgoing: Sequence[Outgoing], source: TopicPartition, offset: int, metadata: str
+    ) -> None:
+        doing = f"delivering {len(outgoing)} records of {source.topic}/{source.partition} up to {offset}"
+        try:
+            async with asyncio.timeout(self._commit_timeout_s):
+                await self._producer.begin_transaction()
+                try:
+                    await self._check_sends(await self._send(outgoing))
+                    await self._send_offsets({source: OffsetAndMetadata(offset, metadata)})
+                except (KafkaError, AssertionError) as error:
+                    await self._abort()
+                    raise translate(error, doing) from error
+                await self._producer.commit_transaction()
+        except (*LOST, KafkaError, AssertionError) as error:  # AssertionError: aiokafka's state table
+            raise translate(error, doing) from error
+        except TimeoutError as error:
+            raise MembershipLost(f"{doing} took longer than {self._commit_timeout_s:.0f} s") from error
+
+    async def _send(self, outgoing: Iterable[Outgoing]) -> list[asyncio.Future[Any]]:
+        """Hands all records to the producer, in order per output partition; one future per batch."""
+        batches = self._batches(outgoing)
+        sends = [self._send_in_order(target, builders) for target, builders in batches.items()]
+        return [future for futures in await asyncio.gather(*sends) for future in futures]
+
+    def _batches(self, outgoing: Iterable[Outgoing]) -> dict[tuple[str, int], list[Any]]:
+        create = self._producer.create_batch
+        batches: dict[tuple[str, int], list[Any]] = {}
+        appends: dict[tuple[str, int], Callable[..., Any]] = {}
+        for topic, partition, key, value, headers, timestamp_ms in outgoing:
+            target = (topic, partition)
+            append = appends.get(target)
+            if append is None or append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
+                builder = create()
+                batches.setdefault(target, []).append(builder)
+                append = appends[target] = builder.append
+                append(timestamp=timestamp_ms, key=key, value=value, headers=headers)  # the first one always fits
+        return batches
+
+    async def _send_in_order(self, target: tuple[str, int], builders: list[Any]) -> list[asyncio.Future[Any]]:
+        topic, partition = target
+        return [await self._producer.send_batch(builder, topic, partition=partition) for builder in builders]
+
+    async def _check_sends(self, futures: list[asyncio.Future[Any]]) -> None:
+        """Awaits every future, so that none is left unretrieved; raises the first failure."""
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _send_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        await self._producer.send_offsets_to_transaction(cast("Any", offsets), self._group)
+
+    async def _abort(self) -> None:
+        """Aborts as far as that is possible: a fenced producer cannot, and need not."""
+        with contextlib.suppress(KafkaError, AssertionError):
+            await self._producer.abort_transaction()
+
+    async def close(self) -> None:
+        """Waits for a running transaction, then ends the producer. Never raises; bounded in time."""
+        if self._running is not None:
+            await asyncio.wait({self._running}, timeout=self._commit_timeout_s)
+            if self._running.done() and not self._running.cancelled():
+                self._running.exception()  # its waiter has seen it; marks it retrieved
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._producer.stop()
+        except (KafkaError, TimeoutError) as error:
+            log.warning("a producer did not close cleanly: %r", error)
