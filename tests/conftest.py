@@ -1,0 +1,90 @@
+"""What every test may use: one real Kafka, one real Triton and the stand-in LLM, started once per run."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from stream_app.local.stack import Stack
+
+ROOT = Path(__file__).parent.parent
+TEST_MODELS = ROOT / "tests" / "models"
+SHIPPED_MODELS = ROOT / "triton_models"
+
+T = TypeVar("T")
+
+
+def run_apart(coroutine: Coroutine[object, object, T]) -> T:
+    """Run a coroutine to its end in a thread and a loop of its own: fixtures must not touch the tests' loops."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+def model_repositories() -> list[Path]:
+    """The folders that Triton serves in tests: the tests' own models, and the shipped ones."""
+    return [path for path in (TEST_MODELS, SHIPPED_MODELS) if any(path.glob("*/config.pbtxt"))]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The embedded stack. Triton has `echo` loaded; other models are loaded by name where a test needs them."""
+    running = Stack(
+        tmp_path_factory.mktemp("stack"),
+        llm=False,
+        model_repository=model_repositories(),
+        load_models=["echo"],
+    )
+    run_apart(running.open())
+    yield running
+    run_apart(running.close())
+
+
+@pytest.fixture
+def unique_name() -> Callable[[str], str]:
+    """A name that no other test uses, for topics, groups and transactional ids: `unique_name("reviews")`."""
+    return lambda stem: f"{stem}-{uuid.uuid4().hex[:8]}"
+
+
+MakeTopic = Callable[..., str]
+
+
+@pytest.fixture
+def make_topic(stack: Stack, unique_name: Callable[[str], str]) -> MakeTopic:
+    """Create a topic of this test's own and return its name: `make_topic("reviews", partitions=3, **configs)`.
+
+    A configuration is given by its name with underscores: `max_message_bytes=2000`. With `name=` the topic gets
+    exactly that name (for topics whose names derive from another's).
+    """
+
+    def make(stem: str = "topic", *, partitions: int = 1, name: str | None = None, **configs: object) -> str:
+        topic = name or unique_name(stem)
+        settings = {key.replace("_", "."): str(value) for key, value in configs.items()}
+        run_apart(_create_topic(stack.bootstrap_servers, NewTopic(topic, partitions, 1, topic_configs=settings)))
+        return topic
+
+    return make
+
+
+async def _create_topic(bootstrap_servers: str, topic: NewTopic) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        response = await admin.create_topics([topic])
+        # aiokafka returns refusals (a name in use, a bad setting) instead of raising them.
+        refused = [error for error in response.topic_errors if error[1] != 0]
+        assert not refused, refused
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+def topic(make_topic: MakeTopic) -> str:
+    """A topic with three partitions, this test's own."""
+    return make_topic("topic", partitions=3)
