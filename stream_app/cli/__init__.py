@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from stream_app import __version__
 from stream_app.errors import ShuntError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEBUG_VARIABLE = "SHUNT_DEBUG"
 
@@ -93,23 +95,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Whatever fails ends here, as one line on standard error."""
     try:
         result: Any = shunt.main(args=arguments, prog_name="shunt", standalone_mode=False)
+        status = result if isinstance(result, int) else 0
     except click.UsageError as error:
-        return _complain(f"{error.format_message()} (see `{_help_of(error)}`)", error.exit_code)
+        status = _complain(f"{error.format_message()} (see `{_help_of(error)}`)", error.exit_code)
     except click.ClickException as error:
-        return _complain(error.format_message(), error.exit_code)
+        status = _complain(error.format_message(), error.exit_code)
     except ShuntError as error:
         _show_traceback()
-        return _complain(error.one_line(), error.exit_status)
+        status = _complain(error.one_line(), error.exit_status)
     except (click.Abort, KeyboardInterrupt):
-        return _complain("interrupted", 1)
+        status = _complain("interrupted", 1)
     except BrokenPipeError:
-        return _leave_the_pipe()
+        status = _leave_the_pipe()
     except Exception as error:  # noqa: BLE001 - the last line of defence: a person gets one line, not a trace
-        if not _show_traceback():
-            hint = f"this is a fault of Shunt; {DEBUG_VARIABLE}=1 shows where"
-            return _complain(f"{type(error).__name__}: {error} ({hint})", 1)
-        return 1
-    return result if isinstance(result, int) else 0
+        hint = "" if _show_traceback() else f" (a fault of Shunt; {DEBUG_VARIABLE}=1 shows where)"
+        status = _complain(f"{type(error).__name__}: {error}{hint}", 1)
+    return status
 
 
 def _complain(text: str, status: int) -> int:

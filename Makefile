@@ -1,0 +1,42 @@
+# make demo    Kafka, Triton and the pipeline on this machine (flags: make demo ARGS="--exit --json")
+# make test    everything that proves it: style, types, the fence between rooms, tests with coverage
+# make bench   the speed of the hot path and of the models
+# PYTHON=...   which Python to build on (3.11 or 3.12; found by itself otherwise)
+
+export VENV := .venv
+export PYTHON
+BIN := $(VENV)/bin
+ARGS :=
+
+.PHONY: demo test lint bench install clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.for-demo
+	@$(BIN)/shunt demo $(ARGS)
+
+# Line and branch coverage, of the workers' processes too (see [tool.coverage] in pyproject.toml).
+test: lint
+	$(BIN)/pytest --cov --cov-report=term
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python -m benchmarks $(ARGS)
+
+install: $(VENV)/.for-work
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .ruff_cache .hypothesis
+
+# What is installed is remembered, so that the second `make demo` starts at once.
+$(VENV)/.for-demo: pyproject.toml constraints.txt
+	@tools/install local,cpu
+	@touch $@
+
+$(VENV)/.for-work: pyproject.toml constraints.txt
+	@tools/install local,cpu,dev
+	@touch $@ $(VENV)/.for-demo
