@@ -38,8 +38,8 @@ BROKEN_EVERY = 17
 class Sample:
     """One record of the demo: the bytes that are sent, and what is known about them and stays here.
 
-    `id` is the event's id, None for a broken record or a tombstone (`value` None). `text_chars` is the length
-    of the text in characters, `prompt_chars` that of a recorded plain prompt where the file has it.
+    `id` is the event's id, None for a broken record or a tombstone (`value` None). `prompt_chars` is
+    the length of a recorded plain prompt, where the file has it.
     `gold` maps a task to its right label. `story` says what a broken record is.
     """
 
@@ -47,7 +47,7 @@ class Sample:
     key: bytes | None = None
     headers: Headers = ()
     id: str | None = None
-    text_chars: int = 0
+    text: str = ""
     prompt_chars: int | None = None
     gold: tuple[tuple[str, str], ...] = ()
     story: str | None = None
@@ -68,14 +68,14 @@ def demo_samples(records: int | None = None) -> list[Sample]:
 
     A repeat has ids of its own. The tombstone comes on top of `records`: it is no event.
     """
+    once = len(shipped_reviews()) + sum(broken.value is not None for broken in broken_records())
+    wanted = once if records is None else records
     found: list[Sample] = []
-    wanted = records if records is not None else len(shipped_reviews()) + len(_valued(broken_records()))
     for sample in _endless():
-        if len(_valued(found[-1:])) == 1:
-            wanted -= 1
         if wanted == 0:
             break
         found.append(sample)
+        wanted -= sample.value is not None
     return found
 
 
@@ -116,11 +116,6 @@ def _again(review: Sample, round_number: int) -> Sample:
     return replace(review, id=row["id"], value=_encoded(row))
 
 
-def _valued(samples: list[Sample]) -> list[Sample]:
-    """Those that are no tombstones."""
-    return [sample for sample in samples if sample.value is not None]
-
-
 def _shipped_lines(name: str) -> list[str]:
     return resources.files("stream_app.local").joinpath(name).read_text(encoding="utf-8").splitlines()
 
@@ -150,7 +145,7 @@ def _review(row: dict[str, Any]) -> Sample:
         value=_encoded(sent),
         key=str(row.get("product", identity)).encode(),
         id=identity,
-        text_chars=len(row["text"]),
+        text=row["text"],
         prompt_chars=row.get("prompt_chars"),
         gold=_gold(row),
     )
