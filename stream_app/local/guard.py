@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from glob import glob
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -45,8 +46,8 @@ def main() -> int:
     if request == "stop":
         _ask_to_stop(server, grace_s)
     status = _kill_the_rest(server)
-    for path in glob(scratch_glob):
-        os.unlink(path)
+    for path in glob(scratch_glob):  # noqa: PTH207 - an absolute pattern
+        Path(path).unlink(missing_ok=True)
     return status
 
 
@@ -100,14 +101,14 @@ def _kill_the_rest(server: subprocess.Popen[bytes]) -> int:
 def _descendants() -> list[int]:
     """All processes below this one. Orphans count: they became the subreaper's own children."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
             try:
-                with open(f"/proc/{entry}/stat", "rb") as stat:
-                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+                # After the name, which may hold anything but ends at the last bracket: state, parent, ...
+                parent = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            children.setdefault(parent, []).append(int(entry))
+            children.setdefault(parent, []).append(int(entry.name))
     found: list[int] = []
     todo = [os.getpid()]
     while todo:

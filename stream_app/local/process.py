@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
@@ -24,6 +24,12 @@ POLL_S = 0.03
 GUARD_SLACK_S = 10.0
 
 
+def last_line(text: str) -> str | None:
+    """The last line that says anything."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else None
+
+
 @dataclass(slots=True)
 class GuardedProcess:
     """A server that ends with the process that started it (see `stream_app.local.guard`).
@@ -38,7 +44,7 @@ class GuardedProcess:
     env: Mapping[str, str] | None = None
     grace_s: float = 10.0
     scratch_glob: str = ""
-    reason: Callable[[str], str | None] = field(default=last_line)
+    reason: Callable[[str], str | None] = last_line
     _guard: subprocess.Popen[bytes] | None = None
     _log_start: int = 0
 
@@ -59,7 +65,7 @@ class GuardedProcess:
         """Start the server; its output goes to the end of its log."""
         with self.log.open("ab") as log:
             self._log_start = log.tell()
-            self._guard = subprocess.Popen(
+            self._guard = subprocess.Popen(  # noqa: S603 - our own command line
                 [
                     sys.executable,
                     "-I",
@@ -119,9 +125,3 @@ class GuardedProcess:
                 guard_process.kill()
             await asyncio.sleep(POLL_S)
         self._guard = None
-
-
-def last_line(text: str) -> str | None:
-    """The last line that says anything."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else None
