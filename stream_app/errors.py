@@ -3,6 +3,7 @@
     ShuntError
     ├── SettingsError          what a person wrote is wrong; nothing was consumed (exit status 2)
     ├── StartError             something the worker needs is not there or does not fit (exit status 1)
+    │   ├── KafkaUnreachable   retriable: no broker answers
     │   └── UnreadableTopic    most of the first records are not events: a setting is wrong, not the data
     ├── UnreadableRecord       one record is not an event: a dead letter with its cause
     ├── ModelError             the small model could not answer
@@ -47,6 +48,12 @@ class SettingsError(ShuntError):
 
 class StartError(ShuntError):
     """Something the worker needs (a topic, Triton, a model, a key) is missing or does not fit."""
+
+
+class KafkaUnreachable(StartError):  # noqa: N818 - named for what happened
+    """No broker answers. At the start that ends the worker; later it is waited for."""
+
+    retriable = True
 
 
 class UnreadableTopic(StartError):  # noqa: N818 - named for what happened, as the field speaks of it

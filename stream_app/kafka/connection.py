@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from stream_app.errors import StartError
+from stream_app.errors import KafkaUnreachable
 from stream_app.kafka.transactions import BATCH_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -72,18 +72,28 @@ class Connection:
             linger_ms=0,
         )
 
+    async def start(self, client: AIOKafkaConsumer) -> None:
+        """Starts a consumer; KafkaUnreachable when no broker answers."""
+        try:
+            await client.start()
+        except (KafkaConnectionError, OSError) as error:
+            raise self._unreachable() from error
+
+    def _unreachable(self) -> KafkaUnreachable:
+        return KafkaUnreachable(
+            f"no Kafka broker answers at {self.kafka.bootstrap_servers}",
+            advice="start Kafka, or correct [kafka] bootstrap_servers",
+        )
+
     @asynccontextmanager
     async def admin(self) -> AsyncGenerator[AIOKafkaAdminClient]:
-        """An admin client; StartError when no broker can be reached."""
+        """An admin client; KafkaUnreachable when no broker can be reached."""
         client = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap_servers, request_timeout_ms=10_000)
         try:
             await client.start()
         except (KafkaError, OSError, ValueError) as error:
             await client.close()
-            raise StartError(
-                f"no Kafka broker answers at {self.kafka.bootstrap_servers}",
-                advice="start Kafka, or correct [kafka] bootstrap_servers",
-            ) from error
+            raise self._unreachable() from error
         try:
             yield client
         finally:
