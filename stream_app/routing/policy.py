@@ -1,0 +1,158 @@
+"""The policy: the versioned artifact `shunt calibrate` makes and every worker decides by.
+
+A JSON file; its shape is these classes, field by field (`schemas/policy` holds the JSON Schema). Everything a
+decision's promise rests on stands in it: which weights, which cut, how sure, from which sample.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from stream_app.errors import SettingsError
+
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One model of a tier. `weight` is its exponent in the tier's pool: 1 / temperature where it is alone."""
+
+    model: str
+    version: str
+    weights_sha256: Sha256
+    weight: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Isotonic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A rising line through knots: pooled confidence -> share of right answers, flat outside the knots."""
+
+    confidence: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+    share_right: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+
+
+class TierPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How one tier's confidence is made, and the cut it is held against (None: nothing is accepted here)."""
+
+    members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1)]
+    isotonic: Isotonic | None = None
+    threshold: Probability | None
+
+
+class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was shown on the certification sample: with probability 1 - delta over such samples, the share of
+    wrong answers among accepted ones is at most `error_max` (the target), and `error_bound` is the
+    Clopper-Pearson bound of what was seen at the cut.
+    """
+
+    error_max: Probability
+    delta: Probability
+    rows: Count
+    accepted: Count
+    wrong: Count
+    error_bound: Probability
+
+
+class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the calibration texts were like. A text below `known_share_min`, or mostly in letters of scripts not
+    named, is outside the calibrated domain. Lengths are characters at quantiles 0.01, 0.5 and 0.99.
+    """
+
+    known_share_min: Probability
+    known_share_quantile: Probability
+    scripts: tuple[str, ...]
+    text_chars: tuple[float, float, float]
+
+
+class SampleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A file the policy was made from: its name without a folder, and its bytes' sha-256."""
+
+    name: str
+    sha256: Sha256
+    rows: Count
+
+
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The rows used, how many for each purpose (never a row for two), and how often each label was true."""
+
+    files: tuple[SampleFile, ...]
+    calibration: Count
+    certification: Count
+    test: Count
+    label_prevalence: dict[str, Probability]
+
+
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the finished policy did on its test rows, which chose nothing."""
+
+    coverage: Probability
+    accepted_error: Probability | None
+    small_accuracy: Probability
+    tier_coverage: tuple[Probability, ...]
+    expected_calibration_error: Probability
+    brier: Annotated[float, msgspec.Meta(ge=0)]
+    negative_log_likelihood: Annotated[float, msgspec.Meta(ge=0)]
+    area_under_risk_coverage: Probability
+
+
+class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One task: its labels in the models' order, its tiers, and what they promise."""
+
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
+    tiers: Annotated[tuple[TierPolicy, ...], msgspec.Meta(min_length=1)]
+    target_error: Probability
+    reference: Literal["human", "llm"]
+    certificate: Certificate | None
+    domain: Domain
+    sample: Sample
+    measured: Measured
+    made_at: str
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The artifact. `made_at` is UTC, ISO 8601; a task keeps the time of its own calibration."""
+
+    format: Literal["shunt-policy-1"] = "shunt-policy-1"
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+$")]
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    made_at: str
+    tasks: dict[str, TaskPolicy]
+
+    @property
+    def ref(self) -> str:
+        """`name@version`, as decisions name a policy."""
+        return f"{self.name}@{self.version}"
+
+
+def load_policy(raw: bytes, source: str = "the policy") -> Policy:
+    """The policy in these bytes. Raises SettingsError, one line naming `source` and what is wrong in it."""
+    try:
+        policy = msgspec.json.decode(raw, type=Policy)
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"{source} is not a policy: {error}", advice="make one with `shunt calibrate`") from error
+    for name, task in policy.tasks.items():
+        _check_task(task, f"{source}, task {name}")
+    return policy
+
+
+def dump_policy(policy: Policy) -> bytes:
+    """The policy as JSON, indented for people; `load_policy` gives the same value back."""
+    return msgspec.json.format(msgspec.json.encode(policy, order="deterministic"), indent=1) + b"\n"
+
+
+def _check_task(task: TaskPolicy, where: str) -> None:
+    """What types cannot say: knots rise and pair up, a certificate has cuts, and the names are distinct."""
+    for tier in task.tiers:
+        knots = tier.isotonic
+        if knots is not None and (
+            len(knots.confidence) != len(knots.share_right)
+            or list(knots.confidence) != sorted(set(knots.confidence))
+            or list(knots.share_right) != sorted(knots.share_right)
+        ):
+            raise SettingsError(f"{where}: the isotonic knots do not rise")
+        if not any(member.weight > 0 for member in tier.members):
+            raise SettingsError(f"{where}: no member of a tier has a weight above 0")
+    if len(set(task.labels)) != len(task.labels):
+        raise SettingsError(f"{where}: a label stands twice")
+    if task.certificate is None and any(tier.threshold is not None for tier in task.tiers):
+        raise SettingsError(f"{where}: a threshold without a certificate")

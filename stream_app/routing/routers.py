@@ -1,0 +1,148 @@
+"""From settings, policy and what Triton serves to the routers that decide; what does not fit is refused."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from stream_app.errors import SettingsError, StartError
+from stream_app.routing.decide import Knots, TaskRouter, Tier
+from stream_app.routing.domain import Scripts
+from stream_app.routing.models import ServedModel
+from stream_app.routing.policy import Member, Policy, TaskPolicy, TierPolicy
+from stream_app.settings import Task
+
+_RECALIBRATE = "run `shunt calibrate` for it again"
+
+
+def task_routers(
+    tasks: Iterable[Task], served: Mapping[str, ServedModel], policy: Policy | None
+) -> tuple[TaskRouter, ...]:
+    """A router for each task, in order. `served` holds every model that a tier names.
+
+    A task with `target_error` decides by the policy, certified; one with `threshold` by that cut, uncertified,
+    on the policy's calibrated confidence if the policy has the task. Raises SettingsError where settings and
+    policy contradict each other, StartError where the models served are not those that were calibrated.
+    """
+    return tuple(_router(task, served, policy) for task in tasks)
+
+
+def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None) -> TaskRouter:
+    labels = _labels(task, served)
+    found = policy.tasks.get(task.name) if policy is not None else None
+    if found is None and task.target_error is not None:
+        where = f"policy {policy.ref} has no task {task.name}" if policy else "there is no policy file"
+        raise SettingsError(
+            f"task {task.name} has a target_error, but {where}",
+            advice="make it with `shunt calibrate` and name it in [policy] file, or set a threshold by hand",
+        )
+    if found is not None and policy is not None:
+        check_task(task, found, served, policy.ref)
+    by_hand = task.target_error is None
+    tiers = tuple(
+        _tier(names, served, found.tiers[place] if found else None, task.threshold)
+        for place, names in enumerate(task.tiers)
+    )
+    return TaskRouter(
+        task=task.name,
+        labels=labels,
+        llm_only=tuple(label for label in task.label_names if label not in labels),
+        tiers=tiers,
+        certified=not by_hand and found is not None and found.certificate is not None,
+        uncertified_reason="manual" if by_hand else None,
+        policy=policy.ref if found is not None and policy is not None else None,
+        known_share_min=found.domain.known_share_min if found else 0.0,
+        scripts=Scripts(found.domain.scripts) if found else None,
+    )
+
+
+def _tier(
+    names: str | tuple[str, ...],
+    served: Mapping[str, ServedModel],
+    found: TierPolicy | None,
+    threshold: float | None,
+) -> Tier:
+    """A tier; without a policy its models are pooled in equal parts and taken at their word."""
+    models = tuple(served[name] for name in _as_tuple(names))
+    if found is None:
+        return Tier(models, (1.0 / len(models),) * len(models), threshold)
+    knots = None
+    if found.isotonic is not None:
+        knots = Knots(
+            np.array(found.isotonic.confidence, np.float32), np.array(found.isotonic.share_right, np.float32)
+        )
+    weights = tuple(member.weight for member in found.members)
+    return Tier(models, weights, found.threshold if threshold is None else threshold, knots)
+
+
+def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
+    """The labels the task's models give; all must give the same, and the settings must know them."""
+    for name in task.models:
+        if name not in served:
+            raise StartError(f"task {task.name}: Triton does not serve {name}", advice="load it, or change tiers")
+    labels = served[task.models[0]].labels
+    for name in task.models[1:]:
+        if served[name].labels != labels:
+            raise StartError(
+                f"task {task.name}: {name} gives {_listed(served[name].labels)}, "
+                f"but {task.models[0]} gives {_listed(labels)}",
+                advice="the models of one task need the same labels in the same order",
+            )
+    unknown = set(labels) - set(task.label_names) if task.label_names else set[str]()
+    if unknown:
+        raise SettingsError(
+            f"task {task.name}: its models give the labels {_listed(labels)}, "
+            f"the settings {_listed(task.label_names)}",
+            advice="name the models' labels in the settings, or leave `labels` out",
+        )
+    return labels
+
+
+def check_task(task: Task, found: TaskPolicy, served: Mapping[str, ServedModel], ref: str) -> None:
+    """Raise unless the policy's task was made for these tiers, this target, these labels and these weights."""
+    where = f"policy {ref}, task {task.name}"
+    wanted = tuple(_as_tuple(names) for names in task.tiers)
+    calibrated = tuple(tuple(member.model for member in tier.members) for tier in found.tiers)
+    if wanted != calibrated:
+        raise SettingsError(
+            f"{where} was made for the tiers {_tiers(calibrated)}, the settings have {_tiers(wanted)}",
+            advice=_RECALIBRATE,
+        )
+    if task.target_error is not None and task.target_error != found.target_error:
+        raise SettingsError(
+            f"{where} was made for target_error {found.target_error:g}, the settings have {task.target_error:g}",
+            advice=f"{_RECALIBRATE}, or set target_error = {found.target_error:g}",
+        )
+    for tier in found.tiers:
+        for member in tier.members:
+            _check_member(member, served[member.model], found.labels, where)
+
+
+def _check_member(member: Member, model: ServedModel, labels: tuple[str, ...], where: str) -> None:
+    if member.version != model.version:
+        raise StartError(
+            f"{where} was made for {member.model}:{member.version}, but Triton serves {model.ref}",
+            advice=f"load version {member.version}, or {_RECALIBRATE}",
+        )
+    if member.weights_sha256 != model.weights_sha256:
+        raise StartError(
+            f"{where} was made for other weights of {model.ref}: sha-256 {member.weights_sha256[:12]}..., "
+            f"Triton serves {model.weights_sha256[:12]}...",
+            advice=_RECALIBRATE,
+        )
+    if labels != model.labels:
+        raise StartError(
+            f"{where} has the labels {_listed(labels)}, but {model.ref} gives {_listed(model.labels)}",
+            advice=_RECALIBRATE,
+        )
+
+
+def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(labels)
+
+
+def _tiers(tiers: Iterable[tuple[str, ...]]) -> str:
+    return ", ".join("+".join(tier) for tier in tiers)
