@@ -1,0 +1,55 @@
+"""How far each lane is: what its group has committed, against what its topic holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiokafka import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_app.kafka.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLag:
+    """Records of a lane's topic that its group has not committed. `started` is False before its first commit."""
+
+    lane: str
+    group: str
+    topic: str
+    records: int
+    started: bool
+
+
+async def lane_lag(connection: Connection, lane: str, topic: str, partitions: int) -> LaneLag:
+    """The lag of one lane on its topic. Raises StartError when Kafka cannot be reached."""
+    group = f"{connection.kafka.group}-{lane}"
+    assigned = [TopicPartition(topic, number) for number in range(partitions)]
+    async with connection.admin() as admin:
+        stored = await admin.list_consumer_group_offsets(group)
+    committed = {tp: stored[tp].offset for tp in assigned if tp in stored and stored[tp].offset >= 0}
+    consumer = connection.consumer(None, "shunt-status")
+    await connection.start(consumer)
+    try:
+        consumer.assign(assigned)
+        begin = await consumer.beginning_offsets(assigned)
+        end = await consumer.end_offsets(assigned)
+    finally:
+        await consumer.stop()
+    records = behind(begin, end, committed, from_earliest=connection.kafka.start == "earliest")
+    return LaneLag(lane, group, topic, records, started=bool(committed))
+
+
+def behind(
+    begin: Mapping[TopicPartition, int],
+    end: Mapping[TopicPartition, int],
+    committed: Mapping[TopicPartition, int],
+    *,
+    from_earliest: bool,
+) -> int:
+    """Offsets between the committed ones and the end; without a commit, from where the lane would start."""
+    first = begin if from_earliest else end
+    return sum(max(0, end[tp] - max(committed.get(tp, first[tp]), begin[tp])) for tp in end)

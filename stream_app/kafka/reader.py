@@ -1,0 +1,101 @@
+"""Reading a topic without a group: committed records only, nothing is committed, nobody is disturbed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from aiokafka import TopicPartition
+
+from stream_app.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.kafka.connection import Connection
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+POLL_MS = 500
+BATCH_RECORDS_MAX = 2_000
+
+
+async def read_topic(
+    connection: Connection,
+    topic: str,
+    *,
+    begin: Literal["earliest", "latest"] | int = "earliest",
+    to_end: bool = False,
+) -> AsyncGenerator[list[Record]]:
+    """The topic's committed records as they come, in batches; an empty batch where none came for a while.
+
+    `begin` is a place, or how many of the newest offsets of each partition to read. With `to_end` it ends at
+    the end that the topic has now, else never. Raises StartError for a topic that does not exist.
+    """
+    facts = (await connection.topics([topic])).get(topic)
+    if facts is None:
+        raise StartError(f"there is no topic {topic!r}", advice="make the topics with `shunt topics create`")
+    assigned = [TopicPartition(topic, number) for number in range(facts.partitions)]
+    consumer = connection.consumer(None, "shunt-reader")
+    await connection.start(consumer)
+    try:
+        consumer.assign(assigned)
+        end = await consumer.end_offsets(assigned)
+        await _seek(consumer, assigned, begin, end)
+        while not (to_end and await _is_past(consumer, end)):
+            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS_MAX)
+            batch = [record for records in found.values() for record in records]
+            yield [record for record in batch if not to_end or record.offset < end[_place(record)]]
+    finally:
+        await consumer.stop()
+
+
+async def read_record(connection: Connection, topic: str, partition: int, offset: int) -> Record | None:
+    """The record at that place; None where there is none (expired, a transaction marker, not yet written)."""
+    facts = (await connection.topics([topic])).get(topic)
+    if facts is None or partition >= facts.partitions:
+        return None
+    place = TopicPartition(topic, partition)
+    consumer = connection.consumer(None, "shunt-reader")
+    await connection.start(consumer)
+    try:
+        consumer.assign([place])
+        begin, end = await consumer.beginning_offsets([place]), await consumer.end_offsets([place])
+        if not begin[place] <= offset < end[place]:
+            return None
+        consumer.seek(place, offset)
+        while await consumer.position(place) <= offset:
+            found = await consumer.getmany(place, timeout_ms=POLL_MS, max_records=1)
+            for record in found.get(place, []):
+                return record if record.offset == offset else None
+    finally:
+        await consumer.stop()
+    return None
+
+
+async def _seek(
+    consumer: AIOKafkaConsumer,
+    assigned: list[TopicPartition],
+    begin: Literal["earliest", "latest"] | int,
+    end: dict[TopicPartition, int],
+) -> None:
+    first = await consumer.beginning_offsets(assigned)
+    for place in assigned:
+        if begin == "earliest":
+            consumer.seek(place, first[place])
+        else:
+            back = 0 if begin == "latest" else begin
+            consumer.seek(place, max(first[place], end[place] - back))
+
+
+async def _is_past(consumer: AIOKafkaConsumer, end: dict[TopicPartition, int]) -> bool:
+    for place, offset in end.items():
+        if await consumer.position(place) < offset:
+            return False
+    return True
+
+
+def _place(record: Record) -> TopicPartition:
+    return TopicPartition(record.topic, record.partition)
