@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-Headers = tuple[tuple[str, bytes], ...]
-"""Record headers, in order; a name may stand more than once."""
+Headers = tuple[tuple[str, bytes | None], ...]
+"""Record headers, in order; a name may stand more than once, and Kafka lets a value be null."""
 
 DecidedBy = Literal["small", "llm", "human"]
 DegradedReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer"]

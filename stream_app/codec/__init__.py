@@ -1,0 +1,45 @@
+"""The wire format, known here and nowhere else. Pure: no I/O, no clock. What it is, and every cause of an
+unreadable record, stands in docs/messages.md; the schemas in `schemas/` are checked against it.
+"""
+
+from stream_app.codec.codec import Codec
+from stream_app.codec.dead_letters import (
+    Cause,
+    DeadLetterMessage,
+    DeadRecord,
+    cause_of,
+    dead_letter,
+    dead_letter_headers,
+    decode_dead_letter,
+    record_batch_bytes,
+)
+from stream_app.codec.decisions import AnswerMessage, DecisionMessage, SourceMessage, decode_decision
+from stream_app.codec.escalations import EscalatedRecord, decode_escalation, encode_escalation
+from stream_app.codec.finals import FinalEncoder, Grade, SmallAnswers
+from stream_app.codec.headers import RecordHeaders
+from stream_app.codec.times import rfc3339, timestamp_ms
+
+__all__ = [
+    "AnswerMessage",
+    "Cause",
+    "Codec",
+    "DeadLetterMessage",
+    "DeadRecord",
+    "DecisionMessage",
+    "EscalatedRecord",
+    "FinalEncoder",
+    "Grade",
+    "RecordHeaders",
+    "SmallAnswers",
+    "SourceMessage",
+    "cause_of",
+    "dead_letter",
+    "dead_letter_headers",
+    "decode_dead_letter",
+    "decode_decision",
+    "decode_escalation",
+    "encode_escalation",
+    "record_batch_bytes",
+    "rfc3339",
+    "timestamp_ms",
+]

@@ -1,0 +1,41 @@
+"""Escalations: the record as it came, and one more header that holds all the slow lane needs."""
+
+from dataclasses import dataclass
+
+import msgspec
+import orjson
+
+from stream_app.codec.headers import SHUNT_ESCALATION, RecordHeaders
+from stream_app.errors import UnreadableRecord
+from stream_app.events import Escalation, Headers
+
+_decode = msgspec.json.Decoder(Escalation).decode
+
+
+@dataclass(frozen=True, slots=True)
+class EscalatedRecord:
+    """What stands on the escalation topic: the escalation, and the original headers byte for byte."""
+
+    escalation: Escalation
+    headers: Headers
+
+
+def encode_escalation(escalation: Escalation, headers: RecordHeaders) -> Headers:
+    """The headers of the escalated record: the original ones, then the escalation. Key and value stay."""
+    return (*headers, (SHUNT_ESCALATION, orjson.dumps(escalation)))
+
+
+def decode_escalation(headers: RecordHeaders) -> EscalatedRecord:
+    """The inverse. The last header of the name counts: an input may carry one from another pipeline.
+
+    Raises UnreadableRecord (`bad_escalation`) where there is none or it is no escalation.
+    """
+    for place in range(len(headers) - 1, -1, -1):
+        name, value = headers[place]
+        if name == SHUNT_ESCALATION:
+            try:
+                escalation = _decode(value or b"")
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise UnreadableRecord("bad_escalation", f"the header {name}: {error}") from error
+            return EscalatedRecord(escalation, (*headers[:place], *headers[place + 1 :]))
+    raise UnreadableRecord("bad_escalation", f"there is no header {SHUNT_ESCALATION}")
