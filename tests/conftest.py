@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from stream_app.local.llm.options import StandInOptions
 from stream_app.local.stack import Stack
 
 ROOT = Path(__file__).parent.parent
@@ -37,9 +38,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The embedded stack. Triton has `echo` loaded; other models are loaded by name where a test needs them."""
     running = Stack(
         tmp_path_factory.mktemp("stack"),
-        llm=False,
         model_repository=model_repositories(),
         load_models=["echo"],
+        llm_options=StandInOptions(latency_median_ms=20),
     )
     run_apart(running.open())
     yield running
