@@ -76,9 +76,7 @@ class FirstUseOrder(click.Group):
             formatter.write_dl([(listed.name, listed.does) for listed in COMMANDS])
 
 
-@click.group(
-    cls=FirstUseOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(cls=FirstUseOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="shunt")
 @click.option(
     "--config",

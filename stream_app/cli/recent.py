@@ -1,0 +1,68 @@
+"""What the newest decisions and dead letters say about a pipeline: counts, shares, rates, spend. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stream_app.codec import timestamp_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_app.codec import DecisionMessage
+
+
+@dataclass(slots=True)
+class Recent:
+    """A count over decisions, in whatever order they come. Spend counts each paid call once."""
+
+    finals: int = 0
+    by: Counter[str] = field(default_factory=Counter[str])
+    degraded: Counter[str] = field(default_factory=Counter[str])
+    corrections: int = 0
+    uncertified: int = 0
+    cost_usd: float = 0.0
+    first_ms: int | None = None
+    last_ms: int | None = None
+
+    def add(self, decisions: Iterable[DecisionMessage]) -> None:
+        """Counts some more decisions."""
+        for decision in decisions:
+            self._add(decision)
+
+    def _add(self, decision: DecisionMessage) -> None:
+        if decision.usage is not None:
+            self.cost_usd += decision.usage.cost_usd
+        if decision.kind == "correction":
+            self.corrections += 1
+        if decision.kind != "final":
+            return
+        self.finals += 1
+        self.by[decision.decided_by] += 1
+        self.uncertified += decision.certified is False
+        if decision.degraded:
+            self.degraded[decision.degraded_reason or "unknown"] += 1
+        when = timestamp_ms(decision.decided_at)
+        self.first_ms = when if self.first_ms is None else min(self.first_ms, when)
+        self.last_ms = when if self.last_ms is None else max(self.last_ms, when)
+
+    @property
+    def span_s(self) -> float:
+        """From the first of these decisions to the last."""
+        return 0.0 if self.first_ms is None or self.last_ms is None else (self.last_ms - self.first_ms) / 1000
+
+    @property
+    def per_s(self) -> float | None:
+        """Final decisions a second between the first and the last; None below two."""
+        return (self.finals - 1) / self.span_s if self.finals > 1 and self.span_s > 0 else None
+
+    @property
+    def escalated_share(self) -> float | None:
+        """Share of finals that the LLM took part in, or was to and could not; None without finals."""
+        return (self.by["llm"] + self._degraded_small) / self.finals if self.finals else None
+
+    @property
+    def _degraded_small(self) -> int:
+        return self.degraded.total()

@@ -1,0 +1,136 @@
+"""`shunt status`: how far the lanes are, and what the newest decisions say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+
+from stream_app.cli.configured import configured
+from stream_app.cli.recent import Recent
+from stream_app.cli.table import as_table
+from stream_app.codec import decode_dead_letter, decode_decision
+from stream_app.errors import UnreadableRecord
+from stream_app.kafka.admin import LaneLag, lane_lag
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.reader import read_topic
+from stream_app.kafka.topics import require
+
+if TYPE_CHECKING:
+    from stream_app.settings import Settings
+
+NEWEST_OF_EACH_PARTITION = 2_000
+"""Offsets that are looked at: enough for a share to a per cent or two, read in a second or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `shunt status` tells. `decided` covers the newest decisions only."""
+
+    lanes: tuple[LaneLag, ...]
+    decided: Recent
+    dead: Counter[str]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@configured
+def status(settings: Settings, as_json: bool) -> None:
+    """Show lag, rates, share escalated, spend and dead letters, from the topics themselves."""
+    report = asyncio.run(_report(settings))
+    if as_json:
+        click.echo(orjson.dumps(_as_json(report, settings)).decode())
+        return
+    for line in _readable(report, settings):
+        click.echo(line)
+
+
+async def _report(settings: Settings) -> Report:
+    connection = Connection(settings.kafka)
+    found = await require(connection)
+    names = settings.kafka.names
+    decided, dead, classify, escalate = await asyncio.gather(
+        _decided(connection, names.decisions),
+        _dead(connection, names.dlq),
+        lane_lag(connection, "classify", names.input, found[names.input].partitions),
+        lane_lag(connection, "escalate", names.escalations, found[names.escalations].partitions),
+    )
+    return Report((classify, escalate), decided, dead)
+
+
+async def _decided(connection: Connection, topic: str) -> Recent:
+    recent = Recent()
+    async with aclosing(read_topic(connection, topic, begin=NEWEST_OF_EACH_PARTITION, to_end=True)) as batches:
+        async for batch in batches:
+            for record in batch:
+                if record.value is not None:
+                    try:
+                        recent.add([decode_decision(record.value)])
+                    except (UnreadableRecord, ValueError):
+                        continue  # somebody else's record on this topic is not ours to count
+    return recent
+
+
+async def _dead(connection: Connection, topic: str) -> Counter[str]:
+    causes: Counter[str] = Counter()
+    async with aclosing(read_topic(connection, topic, begin=NEWEST_OF_EACH_PARTITION, to_end=True)) as batches:
+        async for batch in batches:
+            for record in batch:
+                try:
+                    causes[decode_dead_letter(record.headers).cause.name] += 1
+                except UnreadableRecord:
+                    causes["no dead letter"] += 1
+    return causes
+
+
+def _as_json(report: Report, settings: Settings) -> dict[str, object]:
+    decided = report.decided
+    return {
+        "lanes": {lag.lane: asdict(lag) for lag in report.lanes},
+        "decisions": {
+            "final": decided.finals,
+            "by": dict(decided.by),
+            "per_s": decided.per_s,
+            "span_s": decided.span_s,
+            "escalated_share": decided.escalated_share,
+            "degraded": dict(decided.degraded),
+            "corrections": decided.corrections,
+            "uncertified": decided.uncertified,
+            "cost_usd": decided.cost_usd,
+        },
+        "budget": {"usd_per_hour": settings.llm.usd_per_hour, "usd_per_day": settings.llm.usd_per_day},
+        "dead_letters": dict(report.dead),
+    }
+
+
+def _readable(report: Report, settings: Settings) -> list[str]:
+    lanes = as_table(
+        ("lane", "group", "topic", "lag"),
+        [
+            (lag.lane, lag.group, lag.topic, f"{lag.records:,}{'' if lag.started else ' (not started)'}")
+            for lag in report.lanes
+        ],
+    )
+    dead = ", ".join(f"{count:,} {cause}" for cause, count in report.dead.most_common()) or "none"
+    return [lanes, "", *_decisions(report.decided, settings), f"dead letters  {dead}"]
+
+
+def _decisions(decided: Recent, settings: Settings) -> list[str]:
+    if not decided.finals:
+        return ["decisions     none yet"]
+    by = ", ".join(f"{count:,} {who}" for who, count in decided.by.most_common())
+    rate = "" if decided.per_s is None else f", {decided.per_s:,.1f}/s over {decided.span_s:,.0f} s"
+    degraded = ", ".join(f"{count:,} {why}" for why, count in decided.degraded.most_common()) or "none"
+    budget = f"of ${settings.llm.usd_per_hour:g}/hour, ${settings.llm.usd_per_day:g}/day"
+    return [
+        f"decisions     the newest {decided.finals:,}: {by}{rate}",
+        f"escalated     {decided.escalated_share or 0:.1%}",
+        f"degraded      {degraded}",
+        f"uncertified   {decided.uncertified:,}",
+        f"spend         ${decided.cost_usd:.4f} {budget}",
+    ]
