@@ -105,6 +105,8 @@ class TritonModels:
 
         Raises ModelUnavailable (try the same again later) or ModelRefused (these texts fail for good).
         """
+        if not texts:
+            return Scores(np.empty((0, len(model.labels)), np.float32), np.empty(0, np.float32))
         step = model.batch_records_max
         if len(texts) <= step:
             return await self._infer(model, texts)
@@ -121,12 +123,11 @@ class TritonModels:
             output.name: (output, content)
             for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True)
         }
-        scores = Scores(
-            _floats(*outputs[_PROBABILITIES]).reshape(-1, len(model.labels)),
-            _floats(*outputs[_KNOWN_SHARE]).reshape(-1),
-        )
-        if len(scores.probabilities) != len(texts) or len(scores.known_share) != len(texts):
-            raise ModelRefused(f"model {model.ref} answered {len(texts)} texts with another number of rows")
+        probabilities = _floats(*outputs[_PROBABILITIES])
+        known_share = _floats(*outputs[_KNOWN_SHARE])
+        if probabilities.size != len(texts) * len(model.labels) or known_share.size != len(texts):
+            raise ModelRefused(f"model {model.ref} answered {len(texts)} texts with another number of rows or labels")
+        scores = Scores(probabilities.reshape(len(texts), -1), known_share)
         # One NaN or infinity anywhere makes the sum so, and the sum costs a tenth of looking at each.
         if not np.isfinite(scores.probabilities.sum() + scores.known_share.sum()):
             raise ModelRefused(f"model {model.ref} answered with a number that is not finite")

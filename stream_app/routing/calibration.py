@@ -43,12 +43,12 @@ def confident(probabilities: FloatArray, confidence: FloatArray, share_right: Fl
     """
     rows = np.arange(len(probabilities))
     top = probabilities.argmax(axis=1)
-    before = probabilities[rows, top]
-    rest = np.maximum(1 - before, np.float32(PROBABILITY_MIN))
-    second = np.partition(probabilities, -2, axis=1)[:, -2]
-    floor = second / (rest + second)
-    after = np.maximum(np.interp(before, confidence, share_right), floor).astype(np.float32)
-    mapped = probabilities * ((1 - after) / rest)[:, None]
+    others = np.maximum(probabilities, np.float32(PROBABILITY_MIN))
+    others[rows, top] = 0
+    rest, second = others.sum(axis=1), others.max(axis=1)
+    after = np.interp(probabilities[rows, top], confidence, share_right)
+    after = np.maximum(after, second / (rest + second)).astype(np.float32)
+    mapped = others * ((1 - after) / rest)[:, None]
     mapped[rows, top] = after
     return mapped
 
