@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.escalate.prices import Price
-from stream_app.local.demo.outcomes import Call, Dead, Decided, Passed, Reply
+from stream_app.events import Usage
+from stream_app.local.demo.outcomes import Dead, Decided, Passed, Reply
 from stream_app.local.demo.summary import Quantiles, as_json, summarise
 from stream_app.local.reviews import Sample
 
@@ -61,7 +62,7 @@ def llm(offset, label, small_label, cost_usd=0.001, cached=False):
         small(offset, latency_ms=400.0),
         decided_by="llm",
         replies=(reply(label, small_label, "llm", "unsure"),),
-        call=Call("stand-in", 100, 5, cost_usd, 350.0, cached),
+        call=Usage("stand-in", "1", 100, 5, cost_usd, 350.0, cached=cached, request_id=None),
     )
 
 

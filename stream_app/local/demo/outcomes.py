@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stream_app.codec import decode_dead_letter, decode_decision, timestamp_ms
+from stream_app.codec.headers import SHUNT_SOURCE, last_by_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-DLQ_PREFIX = "__connect.errors."
+    from stream_app.codec import AnswerMessage, RecordHeaders
+    from stream_app.events import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,6 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What the LLM took for an event."""
-
-    model: str
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    latency_ms: float
-    cached: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Decided:
     """A decision. `source` is `topic/partition/offset`; `latency_ms` runs from the record's timestamp."""
 
@@ -59,8 +49,8 @@ class Decided:
     certified: bool | None
     degraded_reason: str | None
     replies: tuple[Reply, ...]
-    call: Call | None
-    latency_ms: float
+    call: Usage | None
+    latency_ms: int
 
     @property
     def final(self) -> bool:
@@ -94,71 +84,48 @@ class Passed:
 Outcome = Decided | Dead | Passed
 
 
-def decided_or_passed(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Decided | Passed:
+def decided_or_passed(value: bytes | None, headers: RecordHeaders) -> Decided | Passed:
     """A record of the decisions topic."""
     if value is None:
-        return Passed(_header(headers, "shunt-source"))
-    told = json.loads(value)
-    source = told["source"]
+        return Passed(last_by_name(headers).get(SHUNT_SOURCE, b"").decode("utf-8", "replace"))
+    told = decode_decision(value)
     return Decided(
-        source=f"{source['topic']}/{source['partition']}/{source['offset']}",
-        id=told["id"],
-        kind=told["kind"],
-        revision=told["revision"],
-        decided_by=told["decided_by"],
-        policy=told["policy"],
-        certified=told["certified"],
-        degraded_reason=told["degraded_reason"],
-        replies=tuple(_reply(task, answer) for task, answer in told["answers"].items()),
-        call=_call(told["usage"]),
-        latency_ms=_ms(told["decided_at"]) - _ms(source["timestamp"]),
+        source=told.source.ref,
+        id=told.id,
+        kind=told.kind,
+        revision=told.revision,
+        decided_by=told.decided_by,
+        policy=told.policy,
+        certified=told.certified,
+        degraded_reason=told.degraded_reason,
+        replies=tuple(_reply(task, answer) for task, answer in told.answers.items()),
+        call=told.usage,
+        latency_ms=timestamp_ms(told.decided_at) - timestamp_ms(told.source.timestamp),
     )
 
 
-def dead(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Dead:
-    """A record of the dead-letter topic; its cause stands in the headers, as Kafka Connect names them."""
-    where = "/".join(_header(headers, DLQ_PREFIX + part) for part in ("topic", "partition", "offset"))
+def dead(value: bytes | None, headers: RecordHeaders) -> Dead:
+    """A record of the dead-letter topic."""
+    told = decode_dead_letter(headers)
     return Dead(
-        source=where,
-        stage=_header(headers, DLQ_PREFIX + "stage"),
-        cause=_header(headers, DLQ_PREFIX + "exception.class.name").rpartition(".")[2],
-        message=_header(headers, DLQ_PREFIX + "exception.message"),
+        source=f"{told.topic}/{told.partition}/{told.offset}",
+        stage=told.cause.stage,
+        cause=told.cause.name,
+        message=told.cause.message,
         value_start=(value or b"")[:200].decode("utf-8", errors="replace"),
     )
 
 
-def _reply(task: str, answer: dict[str, Any]) -> Reply:
+def _reply(task: str, answer: AnswerMessage) -> Reply:
     return Reply(
         task=task,
-        label=answer["label"],
-        confidence=answer["confidence"],
-        probabilities=answer["probabilities"],
-        threshold=answer["threshold"],
-        decided_by=answer["decided_by"],
-        model=answer["model"],
-        certified=answer["certified"],
-        escalated_because=answer["escalated_because"],
-        votes=answer.get("votes"),
+        label=answer.label,
+        confidence=answer.confidence,
+        probabilities=answer.probabilities,
+        threshold=answer.threshold,
+        decided_by=answer.decided_by,
+        model=answer.model,
+        certified=answer.certified,
+        escalated_because=answer.escalated_because,
+        votes=answer.votes,
     )
-
-
-def _call(usage: dict[str, Any] | None) -> Call | None:
-    if usage is None:
-        return None
-    return Call(
-        model=usage["model"],
-        input_tokens=usage["input_tokens"],
-        output_tokens=usage["output_tokens"],
-        cost_usd=usage["cost_usd"],
-        latency_ms=usage["latency_ms"],
-        cached=usage["cached"],
-    )
-
-
-def _header(headers: Sequence[tuple[str, bytes]], name: str) -> str:
-    """The last header of that name, empty where there is none."""
-    return next((value.decode("utf-8", "replace") for key, value in reversed(headers) if key == name), "")
-
-
-def _ms(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp).timestamp() * 1000

@@ -1,0 +1,100 @@
+"""The demo's settings file: what a user would write in `shunt.toml` for this stack and the shipped policy."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream_app.routing.policy import Policy, load_policy
+
+if TYPE_CHECKING:
+    from stream_app.local.demo.options import DemoLlm
+    from stream_app.local.stack import StackInfo
+
+INPUT_TOPIC = "reviews"
+STAND_IN_KEY = "STAND_IN_API_KEY"
+"""The environment variable that holds the stand-in's key: any text will do, and no real key goes there."""
+STAND_IN_REQUESTS_PER_MINUTE = 9_000
+STAND_IN_TOKENS_PER_MINUTE = 9_000_000
+"""The stand-in has no limits; these keep its 300 ms calls to about 45 at a time."""
+SESSION_TIMEOUT_MS = 6_000
+"""Kafka's least: a killed worker's partitions go to the next one after this long."""
+POLICY = "demo.json"
+
+
+def shipped_policy_path() -> Path:
+    """The policy that is shipped for the demo's tasks, calibrated on public reviews."""
+    return Path(str(resources.files("stream_app.local").joinpath("policies", POLICY)))
+
+
+def shipped_models_path() -> Path:
+    """The shipped model repository."""
+    return Path(__file__).resolve().parents[3] / "triton_models"
+
+
+def shipped_policy() -> Policy:
+    """The policy itself."""
+    return load_policy(shipped_policy_path().read_bytes(), POLICY)
+
+
+def models_of(policy: Policy, tasks: frozenset[str]) -> list[str]:
+    """Every model that any of the tasks asks, once."""
+    members = [
+        member.model
+        for name, task in policy.tasks.items()
+        if name in tasks
+        for tier in task.tiers
+        for member in tier.members
+    ]
+    return list(dict.fromkeys(members))
+
+
+def settings_text(policy: Policy, tasks: frozenset[str], stack: StackInfo, llm: DemoLlm, web_port: int) -> str:
+    """The settings file. Recorded prompts were plain, so hint and pruning are off where answers are replayed."""
+    sections: list[tuple[str, dict[str, Any]]] = [
+        (
+            "[kafka]",
+            {
+                "bootstrap_servers": stack.bootstrap_servers,
+                "input_topic": INPUT_TOPIC,
+                "session_timeout_ms": SESSION_TIMEOUT_MS,
+            },
+        ),
+        ("[triton]", {"url": stack.triton_grpc}),
+        *[("[[tasks]]", _task(policy, name)) for name in policy.tasks if name in tasks],
+        ("[policy]", {"file": str(shipped_policy_path())}),
+        ("[llm]", {"hint": not llm.replays, "prune": not llm.replays}),
+        ("[[llm.endpoints]]", _endpoint(stack, llm)),
+        ("[web]", {"port": web_port}),
+    ]
+    return "\n\n".join(f"{title}\n" + "\n".join(_lines(values)) for title, values in sections) + "\n"
+
+
+def _task(policy: Policy, name: str) -> dict[str, Any]:
+    task = policy.tasks[name]
+    tiers = [[member.model for member in tier.members] for tier in task.tiers]
+    return {
+        "name": name,
+        "labels": list(task.labels),
+        "tiers": [tier[0] if len(tier) == 1 else tier for tier in tiers],
+        "target_error": task.target_error,
+    }
+
+
+def _endpoint(stack: StackInfo, llm: DemoLlm) -> dict[str, Any]:
+    if not llm.stand_in:
+        return {"base_url": llm.base_url, "model": llm.model}
+    return {
+        "base_url": stack.llm_base_url,
+        "model": llm.model,
+        "api_key_env": STAND_IN_KEY,
+        "requests_per_minute": STAND_IN_REQUESTS_PER_MINUTE,
+        "tokens_per_minute": STAND_IN_TOKENS_PER_MINUTE,
+    }
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    """TOML writes strings, numbers, booleans and lists of them as JSON does."""
+    return [f"{name} = {json.dumps(value)}" for name, value in values.items()]

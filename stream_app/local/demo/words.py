@@ -1,0 +1,39 @@
+"""How the demo writes figures: money, time, shares, excerpts. One way for each, wherever it is shown."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def usd(amount: float) -> str:
+    """Dollars with as many decimals as the amount needs to say something."""
+    if amount == 0:
+        return "$0"
+    decimals = next((places for places in (2, 4, 6) if amount >= 10.0 ** (1 - places)), 7)
+    return f"${amount:.{decimals}f}"
+
+
+def duration(milliseconds: float | None) -> str:
+    """Milliseconds below a second, seconds above; a dash where there is none."""
+    if milliseconds is None:
+        return "—"
+    if milliseconds < 1000:
+        return f"{max(milliseconds, 0):.0f} ms"
+    return f"{milliseconds / 1000:.1f} s"
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    """A share as per cent; a dash where there is none."""
+    return "—" if share is None else f"{100 * share:.{decimals}f} %"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 dead letter`, `3 dead letters`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def excerpt(text: str) -> str:
+    """The text on one line, without anything a terminal would obey."""
+    printable = "".join(" " if unicodedata.category(letter) in {"Cc", "Zl", "Zp"} else letter for letter in text)
+    harmless = (letter for letter in printable if unicodedata.category(letter) not in {"Cf", "Co", "Cs"})
+    return " ".join("".join(harmless).split())

@@ -1,0 +1,79 @@
+"""The demo's workers: processes started as a user starts them, one for each role."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from stream_app.errors import StartError
+from stream_app.local.demo.config import STAND_IN_KEY
+from stream_app.local.process import GuardedProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+ROLES = ("classify", "escalate", "feeds")
+PAGE_ROLE = "feeds"
+KEPT_VARIABLES = frozenset({"SHUNT_DEBUG", "SHUNT_LOG_LEVEL"})
+GRACE_S = 15.0
+
+
+class Workers:
+    """One worker a role, its log in `folder`. They end with this process, however it ends."""
+
+    def __init__(self, config: Path, folder: Path) -> None:
+        self._processes = {role: self._process(role, config, folder / f"{role}.log") for role in ROLES}
+        self._being_killed: set[str] = set()
+
+    @staticmethod
+    def _process(role: str, config: Path, log: Path) -> GuardedProcess:
+        return GuardedProcess(
+            f"the {role} worker",
+            [sys.executable, "-m", "stream_app.cli", "--config", str(config), "run", role],
+            log,
+            env=_environment(role),
+            grace_s=GRACE_S,
+        )
+
+    def start(self) -> None:
+        """Start them all; they are ready when their first outcomes appear."""
+        for process in self._processes.values():
+            process.start()
+
+    async def kill(self, roles: Iterable[str]) -> list[int]:
+        """SIGKILL these roles' workers at once and start them anew; the process ids that died."""
+        victims = [self._processes[role] for role in roles]
+        pids = [pid for process in victims if (pid := process.pid) is not None]
+        self._being_killed.update(roles)
+        try:
+            await asyncio.gather(*(process.kill() for process in victims))
+            for process in victims:
+                process.start()
+        finally:
+            self._being_killed.difference_update(roles)
+        return pids
+
+    def check(self) -> None:
+        """Raise StartError with its last words when a worker has ended by itself."""
+        for role, process in self._processes.items():
+            if role not in self._being_killed and not process.running:
+                why = process.reason(process.log_since_start()) or "it wrote no reason"
+                raise StartError(f"{process.name} ended", advice=f"{why} (log: {process.log})")
+
+    async def stop(self) -> None:
+        """SIGTERM to all: they drain. Returns when nothing of them is left."""
+        await asyncio.gather(*(process.stop() for process in self._processes.values()))
+
+
+def _environment(role: str) -> dict[str, str]:
+    """Ours, but no setting from outside (a stray address would lead the demo to a real cluster)."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("SHUNT_") or name in KEPT_VARIABLES
+    }
+    kept[STAND_IN_KEY] = "stand-in"
+    if role != PAGE_ROLE:
+        kept["SHUNT_WEB__PORT"] = "0"
+    return kept
