@@ -1,0 +1,205 @@
+"""The queue before the gate: calls wait in the order they came, without polling. The shell of `gate`.
+
+One timer serves all who wait: it is set for the moment the head of the queue may go, or the first deadline,
+whichever comes first, and set again whenever something changes (a call settled, a lease committed, a partition
+gained or lost). A retry goes to the head: its event has waited longest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from stream_app.escalate.clock import RunningClock
+from stream_app.escalate.gate import Cost, Gate, Grant, No, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stream_app.escalate.budget import Lease
+
+TIMER_MAX_S = 3_600.0
+"""The longest a timer is set for; an earlier change sets it anew."""
+
+
+class NotAdmitted(Exception):  # noqa: N818 - named for what happened; never leaves this package
+    """The call did not get its turn, for this reason."""
+
+    def __init__(self, reason: Literal["deadline", "budget", "outage"]) -> None:
+        super().__init__(reason)
+        self.reason: Literal["deadline", "budget", "outage"] = reason
+
+
+class PartitionClosing(Exception):  # noqa: N818 - named for what happens; never leaves this package
+    """The partition is being handed over: nothing new is started for it."""
+
+
+@dataclass(slots=True)
+class _Waiter:
+    partition: int
+    cost: Cost
+    deadline_s: float
+    granted: asyncio.Future[Grant] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Admission:
+    """Lets calls through the gate. `deadline_s` is always in running time (see `clock`).
+
+    `want_lease` is called with partitions whose account needs a larger committed lease; call `lease_committed`
+    afterwards.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        now_s: Callable[[], float],
+        wall_s: Callable[[], float],
+        want_lease: Callable[[Iterable[int]], None],
+    ) -> None:
+        self.gate = gate
+        self.clock = RunningClock()
+        self._now_s, self._wall_s = now_s, wall_s
+        self._want_lease = want_lease
+        self._queue: deque[_Waiter] = deque()
+        self._deadlines: list[tuple[float, int, _Waiter]] = []
+        self._ticket = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: dict[int, asyncio.Event] = {}
+
+    def left_s(self, deadline_s: float) -> float:
+        """Running time until a deadline."""
+        return deadline_s - self.running_s
+
+    @property
+    def running_s(self) -> float:
+        """Running time now."""
+        return self.clock.running_s(self._now_s())
+
+    async def reserve(self, partition: int, cost: Cost, deadline_s: float, *, first: bool) -> Grant:
+        """Waits for the turn of a call and sets aside what it needs; give it to `settle` when the call is over.
+
+        Raises NotAdmitted at the deadline, or where the settings say not to wait for what is missing, and
+        PartitionClosing.
+        """
+        self._check_open(partition)
+        if self.left_s(deadline_s) <= 0:
+            raise NotAdmitted("deadline")
+        waiter = _Waiter(partition, cost, deadline_s)
+        if first:
+            self._queue.appendleft(waiter)
+        else:
+            self._queue.append(waiter)
+        heapq.heappush(self._deadlines, (deadline_s, next(self._ticket), waiter))
+        self.pump()
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
+                self.abandon(waiter.granted.result())
+            raise
+
+    def settle(self, grant: Grant, used: Cost) -> None:
+        """The call is over and took `used`."""
+        self.gate.settle(grant, used, self._now_s(), self._wall_s())
+        self.pump()
+
+    def abandon(self, grant: Grant) -> None:
+        """The call never started: everything is given back."""
+        self.gate.breaker.abandoned(self._now_s(), probe=grant.probe)
+        self.settle(grant, Cost(0, 0))
+
+    async def rest(self, partition: int, s: float) -> None:
+        """Sleeps between two tries; PartitionClosing as soon as the partition is handed over."""
+        self._check_open(partition)
+        try:
+            async with asyncio.timeout(s):
+                await self._closing[partition].wait()
+        except TimeoutError:
+            return
+        raise PartitionClosing
+
+    def gain(self, partition: int, last: Lease | None) -> None:
+        """A partition is owned from now on."""
+        self._closing[partition] = asyncio.Event()
+        self.gate.gain(partition, last, self._now_s(), self._wall_s())
+        self.pump()
+
+    def stop(self, partition: int) -> None:
+        """A partition is being handed over: calls under way go on, nobody of it gets another turn."""
+        self._closing[partition].set()
+        for waiter in self._queue:
+            if waiter.partition == partition and not waiter.granted.done():
+                waiter.granted.set_exception(PartitionClosing())
+        self.pump()
+
+    def lose(self, partition: int) -> None:
+        """A partition is owned no more."""
+        self.stop(partition)
+        del self._closing[partition]
+        self.gate.lose(partition)
+        self.pump()
+
+    def _check_open(self, partition: int) -> None:
+        closing = self._closing.get(partition)
+        if closing is None or closing.is_set():
+            raise PartitionClosing
+
+    def hold(self, retry_after_s: float) -> None:
+        """No call before that long from now."""
+        self.gate.limiter.hold(self._now_s() + retry_after_s)
+        self.pump()
+
+    def pump(self) -> None:
+        """Lets through whoever may go now, fails whoever must not wait, and sets the timer for the next time."""
+        now_s, wall_s = self._now_s(), self._wall_s()
+        wait = self._admit(now_s, wall_s)
+        by_choice = wait is not None and wait.because is not None
+        self.clock.set_stopped(by_choice or self.gate.stops_clock, now_s)
+        self._expire(now_s)
+        if wait is not None and wait.lease:
+            self._want_lease(wait.lease)
+        self._set_timer(now_s, wait.s if wait is not None else float("inf"))
+
+    def _admit(self, now_s: float, wall_s: float) -> Wait | None:
+        """Serves the queue from its head; returns what the head waits for, None where nobody is left."""
+        while self._queue:
+            waiter = self._queue[0]
+            if not waiter.granted.done():
+                match self.gate.ask(waiter.partition, waiter.cost, now_s, wall_s):
+                    case Grant() as grant:
+                        waiter.granted.set_result(grant)
+                    case No(because=because):
+                        waiter.granted.set_exception(NotAdmitted(because))
+                    case Wait() as wait:
+                        return wait
+            self._queue.popleft()
+        return None
+
+    def _expire(self, now_s: float) -> None:
+        """Fails whose deadline has passed; in running time nobody's passes while the clock is stopped."""
+        running_s = self.clock.running_s(now_s)
+        while self._deadlines and (self._deadlines[0][0] <= running_s or self._deadlines[0][2].granted.done()):
+            waiter = heapq.heappop(self._deadlines)[2]
+            if not waiter.granted.done():
+                waiter.granted.set_exception(NotAdmitted("deadline"))
+
+    def _set_timer(self, now_s: float, wait_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deadlines and not self.clock.stopped:
+            wait_s = min(wait_s, self._deadlines[0][0] - self.clock.running_s(now_s))
+        if self._queue:
+            delay_s = min(max(wait_s, 0.0), TIMER_MAX_S)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self.pump)
+
+    def close(self) -> None:
+        """Stops the timer; whoever waits is cancelled by its owner."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

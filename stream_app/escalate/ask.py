@@ -1,0 +1,55 @@
+"""Asks the LLM, unless the same question was answered before or is being asked right now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from stream_app.escalate.question import AskResult, GotAnswer, Line, NoAnswer, Paid, Question
+
+if TYPE_CHECKING:
+    from stream_app.escalate.answer import Valid
+    from stream_app.escalate.cache import AnswerCache
+    from stream_app.escalate.prompt import Request
+
+FOLLOW_CHECK_S = 0.1
+"""How often one who waits for another's call looks at a deadline whose clock may be stopped."""
+
+
+class Asker:
+    """Answers requests from the cache, from another event's same call under way, or with a call of its own."""
+
+    def __init__(self, line: Line, cache: AnswerCache) -> None:
+        self._line, self._cache = line, cache
+
+    async def ask(self, partition: int, request: Request, deadline_s: float) -> AskResult:
+        """The answer to `request`, or why there is none by `deadline_s` (running time). Safe to cancel."""
+        fingerprint = request.fingerprint
+        while (asking := self._cache.asking(fingerprint)) is not None:
+            if not await self._followed(asking, deadline_s):
+                return NoAnswer("deadline", "the deadline passed during another event's same call", None)
+        if (kept := self._cache.get(fingerprint)) is not None:
+            usage = Paid().usage(self._line.client.model, request.prompt_version, cached=True)
+            return GotAnswer(kept, usage)
+        answer: Valid | None = None
+        self._cache.begin(fingerprint)
+        try:
+            result = await Question(self._line, partition, request, deadline_s).answer()
+            answer = result.answer if isinstance(result, GotAnswer) else None
+        finally:
+            self._cache.end(fingerprint, answer)
+        return result
+
+    async def _followed(self, asking: asyncio.Event, deadline_s: float) -> bool:
+        """Waits for another's same call to end; False at the deadline."""
+        admission = self._line.admission
+        while not asking.is_set():
+            left_s = admission.left_s(deadline_s)
+            if left_s <= 0:
+                return False
+            try:
+                async with asyncio.timeout(max(left_s, FOLLOW_CHECK_S)):
+                    await asking.wait()
+            except TimeoutError:
+                continue
+        return True

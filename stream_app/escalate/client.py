@@ -1,0 +1,287 @@
+"""The port to the LLM, and its adapter over `openai.AsyncOpenAI`. Foreign errors become our values here alone.
+
+The port is one method, `ask`; it never raises for what an endpoint does (only CancelledError passes). Retry,
+limits and budget are not its business: `max_retries=0`, one HTTP request per call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx2
+import msgspec
+import openai
+import orjson
+
+from stream_app.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_app.escalate.prompt import Request
+    from stream_app.settings import Endpoint
+
+CONNECT_S = 5.0
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+PLACEHOLDER_KEY = "none"  # a local endpoint asks for no key; the SDK insists on one
+REASONING_MODEL = re.compile(r"^(o\d|gpt-5)")
+"""They refuse `temperature`."""
+CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+RETRIABLE_STATUS = frozenset({408, 409, 425})
+CONFIGURATION_STATUS = frozenset({401, 403, 404, 405})
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A chat completion. Tokens are None where the endpoint does not count them."""
+
+    content: str | None
+    refusal: str | None
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    """HTTP 429 for the rate: every caller of the key waits. `retry_after_s` None: the server did not say."""
+
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRefused:
+    """The provider refused the content with an error status: an outcome, like the model's own refusal."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """HTTP 200 with a body that is no chat completion."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The endpoint could not be used; trying again may help.
+
+    `cause` is `unreachable`, `disconnected`, `timeout` or `server_error`. `maybe_paid` says that the endpoint
+    may have done the work all the same, and charge for it.
+    """
+
+    cause: str
+    why: str
+    retry_after_s: float | None = None
+    maybe_paid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """The endpoint works and will not serve this account: key, right, model, address or quota. Nobody retries
+    quickly; a person must change something.
+    """
+
+    cause: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """The endpoint refuses this very request for good (too long for the model, a parameter it lacks)."""
+
+    why: str
+
+
+CallResult = Answered | RateLimited | ContentRefused | Unusable | Failed | Misconfigured | BadRequest
+
+
+class LlmClient(Protocol):
+    """One call to an endpoint."""
+
+    name: str
+    """The endpoint's name in metrics: its host."""
+    model: str
+
+    async def ask(self, request: Request, timeout_s: float) -> CallResult:
+        """The endpoint's answer within `timeout_s`. Raises nothing but CancelledError."""
+        ...
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+    id: str | None = None
+    usage: _Usage | None = None
+
+
+_COMPLETION = msgspec.json.Decoder(_Completion)
+
+
+class OpenAiClient:
+    """The adapter. Open connections are bounded by `connections_max`; close it with `aclose`."""
+
+    def __init__(self, endpoint: Endpoint, *, connections_max: int) -> None:
+        """Raises SettingsError where the key is missing."""
+        self.model = endpoint.model
+        self.name = urlsplit(endpoint.base_url).netloc
+        self._official = self.name.endswith("openai.com")
+        limits = httpx2.Limits(max_connections=connections_max, max_keepalive_connections=connections_max)
+        # The aiohttp transport takes half the CPU of the default one (benchmarks/llm_lane.py).
+        transport = openai.DefaultAioHttpClient(limits=limits)
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key(endpoint), base_url=endpoint.base_url, max_retries=0, http_client=transport
+        )
+
+    async def ask(self, request: Request, timeout_s: float) -> CallResult:
+        """One POST to `/chat/completions`; foreign errors become values."""
+        timeout = httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+        try:
+            async with asyncio.timeout(timeout_s):  # the client's own bounds each read, not the whole
+                response = await self._client.post(
+                    "/chat/completions",
+                    cast_to=httpx2.Response,
+                    content=orjson.dumps(self._body(request)),
+                    options={"timeout": timeout, "headers": {"content-type": "application/json"}},
+                )
+                return _read(response.content, response.headers)
+        except openai.APIStatusError as error:
+            return _of_status(error)
+        except TimeoutError:
+            return Failed("timeout", f"no answer in {timeout_s:.1f} s", maybe_paid=True)
+        except (openai.OpenAIError, httpx2.HTTPError, OSError) as error:
+            return _of_connection(error)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    def _body(self, request: Request) -> dict[str, object]:
+        body: dict[str, object] = {
+            "model": self.model,
+            "messages": request.messages,
+            "response_format": request.response_format,
+            # OpenAI's newer models know only the new name, most other servers only the old one.
+            "max_completion_tokens" if self._official else "max_tokens": request.output_tokens_max,
+        }
+        if not REASONING_MODEL.match(self.model):
+            body["temperature"] = 0
+        return body
+
+
+def api_key(endpoint: Endpoint, environ: Mapping[str, str] = os.environ) -> str:
+    """The endpoint's key, from its file or its environment variable.
+
+    A loopback address needs none. Raises SettingsError, naming what to set, where another one has none.
+    """
+    if endpoint.api_key_file is not None:
+        try:
+            key = endpoint.api_key_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(
+                f"the LLM key file {endpoint.api_key_file} cannot be read ({error.strerror})",
+                advice="correct llm.endpoints.api_key_file",
+            ) from error
+        if key:
+            return key
+        raise SettingsError(f"the LLM key file {endpoint.api_key_file} is empty", advice="put the key into it")
+    if key := environ.get(endpoint.api_key_env, "").strip():
+        return key
+    if urlsplit(endpoint.base_url).hostname in LOOPBACK:
+        return PLACEHOLDER_KEY
+    raise SettingsError(
+        f"no key for {endpoint.base_url}",
+        advice=f"set the environment variable {endpoint.api_key_env}, or name a file with api_key_file",
+    )
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What `retry-after-ms` or `retry-after` ask for, in seconds; None where neither says a usable number.
+
+    0 and negative numbers mean unknown: some servers send them when they do not know.
+    """
+    for name, per_second in (("retry-after-ms", 1_000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) / per_second
+        except ValueError:
+            continue
+        if 0 < seconds < 86_400:  # NaN fails too
+            return seconds
+    return None
+
+
+def _read(content: bytes, headers: Mapping[str, str]) -> Answered | Unusable:
+    try:
+        completion = _COMPLETION.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Unusable("the body is no chat completion")
+    if not completion.choices:
+        return Unusable("the completion has no choices")
+    choice, usage = completion.choices[0], completion.usage or _Usage()
+    return Answered(
+        content=choice.message.content,
+        refusal=choice.message.refusal or None,
+        finish_reason=choice.finish_reason,
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        request_id=headers.get("x-request-id") or completion.id,
+    )
+
+
+def _of_connection(error: BaseException) -> Failed:
+    """What happened to the connection. The transport reports a refused one as a time-out: the root cause tells."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    why = str(causes[-1]) or type(causes[-1]).__name__
+    if any(isinstance(one, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) for one in causes):
+        return Failed("unreachable", why)
+    if any(isinstance(one, TimeoutError | httpx2.ReadTimeout) for one in causes):
+        return Failed("timeout", why, maybe_paid=True)
+    return Failed("disconnected", why, maybe_paid=True)
+
+
+def _of_status(error: openai.APIStatusError) -> CallResult:
+    """What a status of 4xx or 5xx means."""
+    status, code = error.status_code, error.code or ""
+    headers = cast("Mapping[str, str]", error.response.headers)
+    why = f"HTTP {status}" + (f" {code}" if code else "")
+    if status == 429:
+        if code == "insufficient_quota":
+            return Misconfigured("insufficient_quota", why)
+        return RateLimited(retry_after_s(headers))
+    if status >= 500 or status in RETRIABLE_STATUS:
+        return Failed("server_error", why, retry_after_s(headers))
+    if code in CONTENT_CODES or _speaks_of_content(error):
+        return ContentRefused(why)
+    if status in CONFIGURATION_STATUS:
+        return Misconfigured({401: "key", 403: "right", 404: "model", 405: "address"}[status], why)
+    return BadRequest(f"{why}: {error.message[:300]}")
+
+
+def _speaks_of_content(error: openai.APIStatusError) -> bool:
+    """Azure and others refuse content with a plain 400 whose message is all that tells."""
+    message = error.message.lower()
+    return error.status_code in {400, 403} and ("content management policy" in message or "content_filter" in message)

@@ -1,0 +1,81 @@
+"""From an escalation and what became of the question to the decision that is published. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stream_app.events import Answer, Decision, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_app.escalate.question import GotAnswer, NoAnswer
+    from stream_app.events import Ask, Escalation, Event
+
+    Recommend = Callable[[Sequence[str]], str | None]
+
+
+def answered(
+    event: Event, escalation: Escalation, got: GotAnswer, decided_at_ms: int, recommend: Recommend
+) -> Decision:
+    """The final decision where the LLM answered: its labels for what was asked, the sure answers kept.
+
+    `certified` speaks of the small answers alone; it is None where there are none.
+    """
+    asked = {ask.task: _from_llm(ask, got.answer.labels[ask.task], got.usage.model) for ask in escalation.asks}
+    answers = {**escalation.sure, **asked}
+    sure = escalation.sure.values()
+    return Decision(
+        event=event,
+        kind=Kind.FINAL,
+        revision=escalation.revision,
+        decided_by="llm",
+        answers=answers,
+        policy=escalation.policy,
+        certified=all(answer.certified for answer in sure) if sure else None,
+        decided_at_ms=decided_at_ms,
+        enrichment={} if got.answer.reason is None else {"reason": got.answer.reason},
+        usage=got.usage,
+        recommended_action=recommend([answer.label for answer in answers.values()]),
+    )
+
+
+def degraded(
+    event: Event, escalation: Escalation, none: NoAnswer, decided_at_ms: int, recommend: Recommend
+) -> Decision:
+    """The final decision where the LLM could not be used: the small answers stand, and it says why.
+
+    Nothing backs an answer that its own policy held to be unsure, so none of those is certified.
+    """
+    stood = {ask.task: replace(ask.small, certified=False, escalated_because=ask.because) for ask in escalation.asks}
+    answers = {**escalation.sure, **stood}
+    return Decision(
+        event=event,
+        kind=Kind.FINAL,
+        revision=escalation.revision,
+        decided_by="small",
+        answers=answers,
+        policy=escalation.policy,
+        certified=False,
+        decided_at_ms=decided_at_ms,
+        degraded=True,
+        degraded_reason=none.reason,
+        usage=none.usage,
+        recommended_action=recommend([answer.label for answer in answers.values()]),
+    )
+
+
+def _from_llm(ask: Ask, label: str, model: str) -> Answer:
+    return Answer(
+        label=label,
+        confidence=None,
+        probabilities=ask.small.probabilities,
+        threshold=ask.small.threshold,
+        decided_by="llm",
+        model=model,
+        certified=None,
+        policy=ask.small.policy,
+        escalated_because=ask.because,
+        votes={ask.small.model: ask.small.label, model: label},
+    )
