@@ -10,6 +10,7 @@ from typing import Any, cast
 
 CHARS_PER_TOKEN = 4  # the usual rule of thumb for English; the stand-in bills by it
 EVENT_ID_HEADER = "x-shunt-event-id"
+TEXT_SHA256_HEADER = "x-shunt-text-sha256"
 TEXT_SHA256 = "shunt_text_sha256"
 
 Json = dict[str, Any]
@@ -42,7 +43,7 @@ class Asked:
     output_tokens_max: int
 
 
-def read_request(body: bytes, headers_event_id: str | None) -> Asked:
+def read_request(body: bytes, headers_event_id: str | None, headers_text_sha256: str | None = None) -> Asked:
     """The request in `body`. Raises `BadRequestError`."""
     try:
         request = json.loads(body)
@@ -62,7 +63,7 @@ def read_request(body: bytes, headers_event_id: str | None) -> Asked:
     return Asked(
         model=request["model"],
         text=text,
-        text_sha256=metadata.get(TEXT_SHA256) or sha256(text),
+        text_sha256=headers_text_sha256 or metadata.get(TEXT_SHA256) or sha256(text),
         schema=schema,
         wants_json=wants_json,
         event_id=headers_event_id or metadata.get("event_id") or request.get("user"),
