@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stream_app.errors import StartError
 from stream_app.local.jars import Progress, ready_jars
-from stream_app.local.java import java_command
+from stream_app.local.java import java_command, java_environment
 from stream_app.local.ports import ClaimedPort, claim_port
 from stream_app.local.process import GuardedProcess
 
@@ -117,8 +117,9 @@ class KafkaServer:
         await asyncio.to_thread(self._format_once, jars, properties)
         self._process = GuardedProcess(
             "Kafka",
-            java_command(jars, "kafka.Kafka", str(properties), heap_mb=HEAP_MB, log_level="info"),
+            java_command("kafka.Kafka", str(properties), heap_mb=HEAP_MB, log_level="info"),
             self._log,
+            env=java_environment(jars),
             reason=first_trouble,
         )
         self._process.start()
@@ -143,7 +144,6 @@ class KafkaServer:
         if (self._folder / "data" / "meta.properties").exists():
             return
         command = java_command(
-            jars,
             "kafka.tools.StorageTool",
             *("format", "-t", _cluster_id(), "-c", str(properties)),
             heap_mb=128,
@@ -153,7 +153,12 @@ class KafkaServer:
         with self._log.open("ab") as log:
             start = log.tell()
             status = subprocess.run(  # noqa: S603 - our own command line
-                command, stdout=log, stderr=log, check=False, timeout=FORMAT_DEADLINE_S
+                command,
+                env=java_environment(jars),
+                stdout=log,
+                stderr=log,
+                check=False,
+                timeout=FORMAT_DEADLINE_S,
             ).returncode
         if status != 0:
             with self._log.open("rb") as log:

@@ -172,6 +172,10 @@ class Stack:
             self._lock.close()
             self._lock = None
 
+    def ended(self) -> list[str]:
+        """Names of servers that were started and run no more."""
+        return [name for name, server in self._servers() if not server.process.running]
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self
