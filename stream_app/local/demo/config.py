@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stream_app.errors import StartError
+from stream_app.local.triton_server import PYTHONS
 from stream_app.routing.policy import Policy, load_policy
 
 if TYPE_CHECKING:
@@ -22,6 +26,16 @@ STAND_IN_TOKENS_PER_MINUTE = 9_000_000
 SESSION_TIMEOUT_MS = 6_000
 """Kafka's least: a killed worker's partitions go to the next one after this long."""
 POLICY = "demo.json"
+
+
+def require_platform() -> None:
+    """Raise StartError at once where the embedded stack cannot run, before anything is fetched for it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or sys.version_info[:2] not in PYTHONS:
+        raise StartError(
+            "the demo needs Linux x86-64 and Python 3.11 or 3.12,"
+            f" this is {sys.platform} {platform.machine()} with Python {platform.python_version()}",
+            advice="docker compose -f docker/compose.yaml up is the way here",
+        )
 
 
 def shipped_policy_path() -> Path:

@@ -16,9 +16,11 @@ from stream_app.local.demo.words import duration, excerpt, percent, plural, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from rich.console import RenderableType
 
+    from stream_app.local.demo.audit import Audit
     from stream_app.local.demo.outcomes import Reply
     from stream_app.local.demo.summary import Quantiles, Summary
 
@@ -26,12 +28,14 @@ BAR_CELLS = 18
 STORY_CHARS = 320
 
 
-def balance(summary: Summary, *, llm_name: str, stand_in: bool, seconds: float) -> RenderableType:
+def balance(
+    summary: Summary, *, llm_name: str, stand_in: bool, seconds: float, audit: Audit | None
+) -> RenderableType:
     """The table: decided by whom, how fast, for how much; and what follows from it."""
     parts: list[RenderableType] = [_routes(summary, f"{llm_name} (stand-in)" if stand_in else llm_name)]
     if summary.dead_letters:
         parts.append(_facts([("dead letters", _causes(summary.dead_letters))]))
-    parts.append(_facts(list(_conclusions(summary, stand_in=stand_in, seconds=seconds))))
+    parts.append(_facts([*_accounted(summary, audit), *_conclusions(summary, stand_in=stand_in, seconds=seconds)]))
     title = f"[bold]{plural(summary.sent, 'record')} in, {plural(summary.sent - summary.missing, 'outcome')} out"
     return Panel(Group(*parts), title=title, box=ROUNDED, padding=(1, 2), expand=False)
 
@@ -45,6 +49,36 @@ def examples(outcomes: Iterable[Outcome], texts: Mapping[str, str]) -> Renderabl
     other = other or next((one for one in seen if isinstance(one, Dead)), None)
     told = [("easy", easy), ("unsure", asked), ("not as usual", other)]
     return Group(*(_story(title, one, texts) for title, one in told if one is not None))
+
+
+def next_commands(config: Path, page: str | None) -> RenderableType:
+    """Where to go from here; while the stack is up, where to look."""
+    rows: list[tuple[str, Text]] = []
+    if page is not None:
+        rows += [
+            ("live page", Text(page, "bold cyan")),
+            ("read on", Text(f"shunt --config {config} consume", "cyan")),
+            ("end", Text("Ctrl-C")),
+        ]
+    rows += [
+        ("one text", Text('shunt try "Not bad at all!"', "cyan")),
+        ("your own", Text("shunt stack up, then shunt init", "cyan")),
+    ]
+    return _facts(rows)
+
+
+def _accounted(summary: Summary, audit: Audit | None) -> Iterable[tuple[str, Text]]:
+    """Lost and twice, as our reader counted and, where it was asked, as Kafka's own did."""
+    ours = _verdict(summary.missing, summary.extra)
+    yield "accounted for", ours.append(", as read back from the output topics", "not bold default")
+    if audit is not None:
+        theirs = _verdict(audit.lost, audit.duplicated)
+        words = f", as Kafka's own console consumer counts: {audit.sent:,} records sent, {audit.closing:,} outcomes"
+        yield "after kill -9", theirs.append(words, "not bold default")
+
+
+def _verdict(lost: int, twice: int) -> Text:
+    return Text(f"{lost} lost, {twice} twice", "bold green" if lost == twice == 0 else "bold red")
 
 
 def _routes(summary: Summary, llm_name: str) -> Table:
@@ -92,9 +126,6 @@ def _facts(rows: list[tuple[str, Text]]) -> Table:
 
 
 def _conclusions(summary: Summary, *, stand_in: bool, seconds: float) -> Iterable[tuple[str, Text]]:
-    whole = summary.missing == summary.extra == 0
-    accounted = Text(f"{summary.missing} lost, {summary.extra} twice", "bold green" if whole else "bold red")
-    yield "accounted for", accounted.append(", as read back from the output topics", "not bold default")
     share = Text(f"{percent(summary.share_escalated)} of decisions went to the LLM lane")
     yield "escalated", share.append(_why_escalated(summary), "dim")
     if summary.llm_only_usd is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -91,6 +92,11 @@ class Screen:
         self._tell_unseen()
         self._live.stop()
         self._console.print(what, width=self._width)
+
+    @property
+    def has_a_reader(self) -> bool:
+        """Whether someone sits there who may want to go on looking."""
+        return self._console.is_terminal and sys.stdin.isatty()
 
     @property
     def _width(self) -> int:

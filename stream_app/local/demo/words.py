@@ -34,6 +34,11 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 def excerpt(text: str) -> str:
     """The text on one line, without anything a terminal would obey."""
-    printable = "".join(" " if unicodedata.category(letter) in {"Cc", "Zl", "Zp"} else letter for letter in text)
-    harmless = (letter for letter in printable if unicodedata.category(letter) not in {"Cf", "Co", "Cs"})
-    return " ".join("".join(harmless).split())
+    return " ".join("".join(map(_harmless, text)).split())
+
+
+def _harmless(letter: str) -> str:
+    """The letter; a blank for what parts words, nothing for what is no letter at all (joiners, directions)."""
+    if letter.isprintable():
+        return letter
+    return " " if unicodedata.category(letter) in {"Cc", "Zl", "Zp", "Zs"} else ""
