@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from stream_app.escalate.budget import Lease
 
+WAITS_FOR = {"outage": "the LLM", "budget": "budget"}
+"""How a person is told what the lane waits for by choice."""
 TIMER_MAX_S = 3_600.0
 """The longest a timer is set for; an earlier change sets it anew."""
 
@@ -70,6 +72,7 @@ class Admission:
         self._ticket = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._closing: dict[int, asyncio.Event] = {}
+        self.waits_for: str | None = None
 
     def left_s(self, deadline_s: float) -> float:
         """Running time until a deadline."""
@@ -158,8 +161,9 @@ class Admission:
         """Lets through whoever may go now, fails whoever must not wait, and sets the timer for the next time."""
         now_s, wall_s = self._now_s(), self._wall_s()
         wait = self._admit(now_s, wall_s)
-        by_choice = wait is not None and wait.because is not None
-        self.clock.set_stopped(by_choice or self.gate.stops_clock, now_s)
+        because = "outage" if self.gate.stops_clock else wait.because if wait is not None else None
+        self.waits_for = None if because is None else WAITS_FOR[because]
+        self.clock.set_stopped(because is not None, now_s)
         self._expire(now_s)
         if wait is not None and wait.lease:
             self._want_lease(wait.lease)

@@ -1,0 +1,119 @@
+"""What leaves the slow lane for one event: a final, perhaps a copy for people to review, or a dead letter. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from stream_app.codec import Cause, cause_of, dead_letter, record_batch_bytes
+from stream_app.escalate.decide import answered, degraded
+from stream_app.events import Outgoing, Source
+from stream_app.routing.action import recommended_action
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.codec import Codec, EscalatedRecord
+    from stream_app.errors import UnreadableRecord
+    from stream_app.escalate.question import GotAnswer, NoAnswer
+    from stream_app.events import Decision, DegradedReason, Event, Headers
+    from stream_app.kafka.topics import TopicFound
+    from stream_app.settings import Settings
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+STAGE = "escalate"
+FOR_PEOPLE: frozenset[DegradedReason] = frozenset({"refused", "invalid_answer"})
+"""The LLM was there and gave no usable answer: a person may want to look."""
+REVIEW_REASON = "shunt-review-reason"
+SHUNT_SOURCE = "shunt-source"
+OUTPUT_TOO_LARGE = "output_too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one record ended: what is produced for it, and what the metrics count once that is committed."""
+
+    outgoing: tuple[Outgoing, ...]
+    decision: Decision | None
+    dead_cause: str | None = None
+
+
+class Outbox:
+    """Turns what became of a question into records to produce."""
+
+    def __init__(self, settings: Settings, codec: Codec, topics: Mapping[str, TopicFound]) -> None:
+        """`topics`: the pipeline's topics by name, as `stream_app.kafka.topics.require` gives them."""
+        names = settings.kafka.names
+        self._codec = codec
+        self._decisions, self._dlq = topics[names.decisions], topics[names.dlq]
+        self._review = topics[names.review]
+        self._actions = settings.decisions.recommended_action
+        llm = settings.llm
+        self._when: dict[DegradedReason, Literal["wait", "degrade", "dlq"]] = {
+            "deadline": llm.on_deadline,
+            "budget": llm.on_budget,
+            "outage": llm.on_outage,
+        }
+
+    def answered(
+        self, record: Record, original: EscalatedRecord, event: Event, got: GotAnswer, at_ms: int
+    ) -> Outcome:
+        """The LLM's final."""
+        decision = answered(event, original.escalation, got, at_ms, self._recommend)
+        return self._final(record, original, decision)
+
+    def unanswered(
+        self, record: Record, original: EscalatedRecord, event: Event, none: NoAnswer, at_ms: int
+    ) -> Outcome:
+        """A dead letter where the settings say so, else the degraded final, with a copy for people to review."""
+        if self._when.get(none.reason) == "dlq":
+            source = original.escalation.source
+            cause = Cause(STAGE, f"llm_{none.reason}", "LlmError", none.why)
+            return self._dead(record, original.headers, source, cause)
+        decision = degraded(event, original.escalation, none, at_ms, self._recommend)
+        outcome = self._final(record, original, decision)
+        if none.reason not in FOR_PEOPLE or outcome.decision is None:
+            return outcome
+        return Outcome((*outcome.outgoing, self._copy(record, original, none)), decision)
+
+    def unreadable(self, record: Record, error: UnreadableRecord) -> Outcome:
+        """A record of the escalation topic that is no escalation."""
+        source = Source(record.topic, record.partition, record.offset, record.timestamp)
+        return self._dead(record, tuple(record.headers), source, cause_of(error, STAGE))
+
+    def _final(self, record: Record, original: EscalatedRecord, decision: Decision) -> Outcome:
+        value, headers = self._codec.encode_decision(decision)
+        size_bytes = record_batch_bytes(record.key, value, headers)
+        if size_bytes > self._decisions.message_bytes_max:
+            topic, bytes_max = self._decisions.name, self._decisions.message_bytes_max
+            message = f"{size_bytes} bytes, but {topic} takes {bytes_max} (max.message.bytes)"
+            cause = Cause(STAGE, OUTPUT_TOO_LARGE, "OutputTooLarge", message)
+            return self._dead(record, original.headers, original.escalation.source, cause)
+        partition = original.escalation.output_partition % self._decisions.partitions
+        return Outcome((Outgoing(self._decisions.name, partition, record.key, value, headers),), decision)
+
+    def _copy(self, record: Record, original: EscalatedRecord, none: NoAnswer) -> Outgoing:
+        """The escalation as it came (it says what was asked), and why it is here; cut as dead letters are."""
+        source = original.escalation.source
+        told = ((SHUNT_SOURCE, source.ref.encode()), (REVIEW_REASON, none.reason.encode()))
+        headers: Headers = (*((name, value or b"") for name, value in record.headers), *told)
+        partition = source.partition % self._review.partitions
+        if record_batch_bytes(record.key, record.value, headers) <= self._review.message_bytes_max:
+            return Outgoing(self._review.name, partition, record.key, record.value, headers)
+        cause = Cause(STAGE, f"llm_{none.reason}", "LlmError", none.why)
+        cut = dead_letter(record.key, record.value, headers, source, cause, self._review.message_bytes_max)
+        return Outgoing(self._review.name, partition, cut.key, cut.value, cut.headers)
+
+    def _dead(
+        self, record: Record, headers: Sequence[tuple[str, bytes | None]], source: Source, cause: Cause
+    ) -> Outcome:
+        letter = dead_letter(record.key, record.value, headers, source, cause, self._dlq.message_bytes_max)
+        partition = source.partition % self._dlq.partitions
+        outgoing = Outgoing(self._dlq.name, partition, letter.key, letter.value, letter.headers)
+        return Outcome((outgoing,), None, cause.name)
+
+    def _recommend(self, labels: Sequence[str]) -> str | None:
+        return recommended_action(self._actions, labels)

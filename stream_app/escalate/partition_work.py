@@ -1,0 +1,109 @@
+"""What the slow lane knows of one owned partition: what waits, what is under way, what is done and not committed.
+
+The commit point is the oldest unfinished offset; what is finished beyond it travels in the offset's metadata
+(`stream_app.kafka.finished`), with the spend lease (`stream_app.escalate.budget`). No record is started further
+than `span_max` offsets beyond the oldest unfinished one, so the metadata always fits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.escalate.outbox import Outcome
+    from stream_app.kafka.finished import FinishedOffsets
+    from stream_app.kafka.membership import OwnedPartition
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+WAITING_RECORDS_MAX = 2_000
+WAITING_BYTES_MAX = 16 * 1024 * 1024
+"""Above either a partition is paused; one fetch may still arrive. Below half of both it is resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record that waits for its turn. `deadline_s` is in running time."""
+
+    record: Record
+    deadline_s: float
+
+
+@dataclass(slots=True)
+class PartitionWork:
+    """One partition's work in one assignment."""
+
+    partition: OwnedPartition
+    finished: FinishedOffsets
+    span_max: int
+    waiting: deque[Item] = field(default_factory=deque[Item])
+    waiting_bytes: int = 0
+    running: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, asyncio.Task[None]])
+    outcomes: list[Outcome] = field(default_factory=list["Outcome"])
+    committer: asyncio.Task[None] | None = None
+    closing: bool = False
+    handed_over: bool = False
+    something: asyncio.Event = field(default_factory=asyncio.Event)
+    """There is something to commit."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """And it must not linger (a call waits for its lease; the partition is handed over)."""
+
+    @property
+    def number(self) -> int:
+        """The partition's number."""
+        return self.partition.number
+
+    def arrived(self, records: Sequence[Record], deadline_s: Sequence[float]) -> int:
+        """Takes records in, less those the last owner had finished; how many are left. Pauses when too much waits."""
+        taken = 0
+        for record, due_s in zip(records, deadline_s, strict=True):
+            if self.finished.arrive(record.offset):
+                self.waiting.append(Item(record, due_s))
+                self.waiting_bytes += len(record.value or b"")
+                taken += 1
+        if taken < len(records):
+            self.something.set()
+        if len(self.waiting) >= WAITING_RECORDS_MAX or self.waiting_bytes >= WAITING_BYTES_MAX:
+            self.partition.pause()
+        return taken
+
+    def next_item(self) -> Item | None:
+        """The next record to start, None if none may be started now."""
+        if not self.waiting or self.closing:
+            return None
+        offset = self.waiting[0].record.offset
+        if self.finished.span(offset) >= self.span_max:
+            return None
+        item = self.waiting.popleft()
+        self.waiting_bytes -= len(item.record.value or b"")
+        if len(self.waiting) <= WAITING_RECORDS_MAX // 2 and self.waiting_bytes <= WAITING_BYTES_MAX // 2:
+            self.partition.resume()
+        return item
+
+    def finish(self, offset: int, outcome: Outcome) -> None:
+        """A record's outcome is known; it is delivered with the next commit."""
+        self.finished.finish(offset)
+        self.outcomes.append(outcome)
+        self.something.set()
+
+    def rush(self) -> None:
+        """Commit at once."""
+        self.hurry.set()
+        self.something.set()
+
+    def take_outcomes(self) -> list[Outcome]:
+        """What the next commit delivers."""
+        outcomes, self.outcomes = self.outcomes, []
+        return outcomes
+
+    @property
+    def idle_behind(self) -> bool:
+        """Nothing is unfinished, and the commit point is behind the position (transaction markers)."""
+        return not self.finished.unfinished and self.partition.position > self.partition.committed

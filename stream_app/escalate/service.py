@@ -1,0 +1,310 @@
+"""The slow lane: hundreds of LLM calls under way at once, finishing in any order, each event with one outcome.
+
+    arrived ─► waiting ─► started (at most `max_in_flight`) ─► asked ─► finished ─► one transaction a partition
+                  ▲ partitions take turns                        └ any order        └ every `linger_ms`
+
+Exactly once: an outcome, the oldest unfinished offset and the map of what is finished beyond it commit together.
+Whoever owns the partition next skips what the map names and asks the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from stream_app.errors import MembershipLost, UnreadableRecord
+from stream_app.escalate.admission import Admission
+from stream_app.escalate.ask import Asker
+from stream_app.escalate.budget import parse_lease
+from stream_app.escalate.cache import AnswerCache
+from stream_app.escalate.gate import Gate
+from stream_app.escalate.limiter import Limits, RateLimiter
+from stream_app.escalate.outbox import Outbox, Outcome
+from stream_app.escalate.partition_work import PartitionWork
+from stream_app.escalate.question import Dropped, GotAnswer, Line
+from stream_app.kafka import finished as finished_map
+from stream_app.kafka.finished import FinishedOffsets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.codec import Codec
+    from stream_app.escalate.client import LlmClient
+    from stream_app.escalate.partition_work import Item
+    from stream_app.escalate.prices import Price
+    from stream_app.escalate.prompt import Prompter
+    from stream_app.kafka.membership import Committed, Membership, OwnedPartition
+    from stream_app.kafka.topics import TopicFound
+    from stream_app.settings import Settings
+    from stream_app.telemetry import Metrics
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+log = logging.getLogger(__name__)
+
+LANE = "escalate"
+TICK_S = 0.5
+
+
+class EscalateLane:
+    """Owns the partitions of the escalation topic that the group gives it. Implements `LaneWork`.
+
+    `topics` are the pipeline's topics by name (`stream_app.kafka.topics.require`); `make_membership` gets this
+    lane and gives its membership. The client stays its owner's to close.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        codec: Codec,
+        client: LlmClient,
+        price: Price,
+        prompter: Prompter,
+        topics: Mapping[str, TopicFound],
+        metrics: Metrics,
+        make_membership: Callable[[EscalateLane], Membership],
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        wall_s: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings, self._codec, self._prompter, self._metrics = settings, codec, prompter, metrics
+        self._wall_s = wall_s
+        self._outbox = Outbox(settings, codec, topics)
+        partitions = topics[settings.kafka.names.escalations].partitions
+        self._admission = Admission(
+            _gate(settings, partitions), now_s=now_s, wall_s=wall_s, want_lease=self._want_lease
+        )
+        line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, draw)
+        self._asker = Asker(line, AnswerCache())
+        self._works: dict[OwnedPartition, PartitionWork] = {}
+        self._turns: deque[PartitionWork] = deque()
+        self._started = 0
+        self._tasks: asyncio.TaskGroup | None = None
+        self.membership = make_membership(self)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop`, then drains. Raises what ends the worker, bare."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                ticking = self._tasks.create_task(self._tick())
+                await self.membership.run(stop)
+                ticking.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            self._admission.close()
+
+    # LaneWork
+
+    def opened(self, partition: OwnedPartition, committed: Committed) -> None:
+        """Takes over what the last owner had finished and leased."""
+        restored = finished_map.decode(committed.metadata, committed.offset)
+        if restored.doubt is not None:
+            log.error(
+                "partition %d: the offset's metadata is not believed (%s): finished events may be asked again",
+                partition.number,
+                restored.doubt,
+            )
+        finished = FinishedOffsets(committed.offset)
+        finished.restore(restored.finished)
+        work = PartitionWork(partition, finished, self._settings.escalate.span_max)
+        self._works[partition] = work
+        self._turns.append(work)
+        self._admission.gain(partition.number, parse_lease(restored.extra))
+        work.committer = self._spawn(self._commit_for_ever(work))
+        self._metrics.committed(LANE, partition.number, committed.offset)
+
+    def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
+        """Queues the records, each with its deadline."""
+        taken = self._works[partition].arrived(records, self._deadlines(records))
+        self._metrics.records(LANE, taken)
+        self._fill()
+
+    async def hand_over(self, partitions: frozenset[OwnedPartition]) -> None:
+        """Starts nothing new, waits for the calls under way, delivers; what only waits is left to the next owner."""
+        works = [self._works[partition] for partition in partitions if partition in self._works]
+        for work in works:
+            work.closing = True
+            self._admission.stop(work.number)
+            if not work.running:
+                work.rush()
+        committers = [work.committer for work in works if work.committer is not None]
+        if committers:
+            await asyncio.wait(committers)
+
+    def lost(self, partition: OwnedPartition) -> None:
+        """Drops the partition's work; calls under way are cancelled, and counted by the question."""
+        work = self._works.pop(partition, None)
+        if work is not None:
+            work.closing = True
+            self._turns.remove(work)
+            self._admission.lose(work.number)
+            for task in [*work.running.values(), work.committer]:
+                if task is not None:
+                    task.cancel()
+        self._metrics.partition_gone(LANE, partition.number)
+
+    # Starting
+
+    def _deadlines(self, records: Sequence[Record]) -> list[float]:
+        """When each record's time is up, in running time: counted from now, or from its own timestamp."""
+        running_s = self._admission.running_s
+        deadline_s = running_s + self._settings.llm.deadline_s
+        if self._settings.llm.deadline_from == "fetch":
+            return [deadline_s] * len(records)
+        wall_s = self._wall_s()
+        return [deadline_s - max(0.0, wall_s - record.timestamp / 1000) for record in records]
+
+    def _fill(self) -> None:
+        """Starts what may be started, one of each partition in turn."""
+        idle = 0
+        while self._started < self._settings.llm.max_in_flight and idle < len(self._turns):
+            work = self._turns[0]
+            self._turns.rotate(-1)
+            item = work.next_item()
+            if item is None:
+                idle += 1
+                continue
+            idle = 0
+            self._started += 1
+            work.running[item.record.offset] = self._spawn(self._handle(work, item))
+
+    async def _handle(self, work: PartitionWork, item: Item) -> None:
+        """One event from start to outcome."""
+        offset = item.record.offset
+        try:
+            outcome = await self._outcome(work, item)
+            if outcome is not None and self._works.get(work.partition) is work:
+                work.finish(offset, outcome)
+        finally:
+            self._started -= 1
+            work.running.pop(offset, None)
+            if work.closing and not work.running:
+                work.rush()
+            self._fill()
+
+    async def _outcome(self, work: PartitionWork, item: Item) -> Outcome | None:
+        """What the record becomes; None where its next owner decides."""
+        record = item.record
+        try:
+            original, event = self._codec.decode_escalated(record.key, record.value, record.headers)
+        except UnreadableRecord as error:
+            return self._outbox.unreadable(record, error)
+        request = self._prompter.render(original.escalation, event)
+        result = await self._asker.ask(work.number, request, item.deadline_s)
+        at_ms = int(self._wall_s() * 1000)
+        if isinstance(result, Dropped):
+            return None
+        if isinstance(result, GotAnswer):
+            return self._outbox.answered(record, original, event, result, at_ms)
+        log.info("event %s: no answer of the LLM (%s): %s", event.source.ref, result.reason, result.why)
+        return self._outbox.unanswered(record, original, event, result, at_ms)
+
+    # Committing
+
+    def _want_lease(self, partitions: Iterable[int]) -> None:
+        """Calls wait until a larger lease of these partitions is committed."""
+        wanted = set(partitions)
+        for work in self._works.values():
+            if work.number in wanted:
+                work.rush()
+
+    async def _commit_for_ever(self, work: PartitionWork) -> None:
+        """Commits a partition's outcomes, lingering between; ends when it is handed over, or lost."""
+        try:
+            while not work.handed_over:
+                await work.something.wait()
+                await self._linger(work)
+                work.something.clear()
+                work.hurry.clear()
+                work.handed_over = work.closing and not work.running
+                await self._commit(work)
+        except MembershipLost as loss:
+            log.info("partition %d is lost, its outcomes with it: %s", work.number, loss)
+
+    async def _linger(self, work: PartitionWork) -> None:
+        """Waits so that commits carry many outcomes and stay below `transactions_per_s_max`; not in a hurry."""
+        base_s = self._settings.escalate.linger_ms / 1000
+        linger_s = max(base_s, len(self._works) / self._settings.kafka.transactions_per_s_max)
+        try:
+            async with asyncio.timeout(linger_s):
+                await work.hurry.wait()
+        except TimeoutError:
+            return
+
+    async def _commit(self, work: PartitionWork) -> None:
+        """One transaction: all finished outcomes, the commit point, the map and the lease."""
+        budget = self._admission.gate.budgets[work.number]
+        outcomes = work.take_outcomes()
+        offset = work.finished.advance(work.partition.position)
+        lease = budget.lease(self._wall_s(), closing=work.closing)
+        authority_nusd = budget.authority_of(lease)
+        outgoing = [record for outcome in outcomes for record in outcome.outgoing]
+        began_s = time.perf_counter()
+        try:
+            await work.partition.deliver(outgoing, offset, work.finished.metadata(lease.text()))
+        except MembershipLost:
+            self._metrics.transaction(LANE, "fenced", time.perf_counter() - began_s)
+            raise
+        self._metrics.transaction(LANE, "committed", time.perf_counter() - began_s)
+        self._metrics.committed(LANE, work.number, offset)
+        budget.committed(authority_nusd)
+        self._admission.pump()
+        self._count(outcomes)
+        self._fill()
+
+    # Counting, and what time brings
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        waited_s: list[float] = []
+        for outcome in outcomes:
+            decision = outcome.decision
+            if decision is None:
+                self._metrics.dead_letters(LANE, outcome.dead_cause or "unknown")
+                continue
+            self._metrics.decisions(decision.kind, decision.decided_by)
+            for task, answer in decision.answers.items():
+                self._metrics.answers(task, answer.label, answer.decided_by)
+            if decision.degraded_reason is not None:
+                self._metrics.degraded(decision.degraded_reason)
+            waited_s.append((decision.decided_at_ms - decision.event.source.timestamp_ms) / 1000)
+        if waited_s:
+            self._metrics.latencies("llm", np.asarray(waited_s, np.float64))
+
+    async def _tick(self) -> None:
+        """Commits positions behind transaction markers, so that lag reaches zero; reports lag."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._metrics.partitions_owned(LANE, len(self._works))
+            self._metrics.waiting(LANE, self._admission.waits_for)
+            self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works.values()))
+            for work in self._works.values():
+                self._metrics.lag(LANE, work.number, work.partition.lag)
+                if work.idle_behind:
+                    work.something.set()
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        return cast("asyncio.TaskGroup", self._tasks).create_task(coroutine)
+
+
+def _gate(settings: Settings, partitions: int) -> Gate:
+    """Everything that stands before a call, shared out over the partitions of the escalation topic."""
+    llm, endpoint = settings.llm, settings.llm.endpoints[0]
+    limits = Limits(endpoint.requests_per_minute, endpoint.tokens_per_minute)
+    return Gate(
+        limiter=RateLimiter(limits.share(partitions)),
+        usd_per_hour=llm.usd_per_hour,
+        usd_per_day=llm.usd_per_day,
+        partitions=partitions,
+        on_budget=llm.on_budget,
+        on_outage=llm.on_outage,
+    )
