@@ -15,10 +15,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import psutil
 
 from stream_app.errors import ShuntError, StartError
 from stream_app.local.llm.options import StandInOptions, from_argv
@@ -97,12 +98,12 @@ def stack_down(folder: Path = DEFAULT_DIR) -> bool:
             f"the stack in {folder} belongs to process {owner}, which was not started as a detached stack",
             advice="end that program instead",
         )
-    os.kill(owner, signal.SIGTERM)
-    deadline = time.monotonic() + DOWN_DEADLINE_S
-    while _owner(folder) is not None:
-        if time.monotonic() > deadline:
-            raise StartError(f"the stack in {folder} did not end", advice=f"see {folder / LOG_FILE}")
-        time.sleep(0.1)
+    supervisor = psutil.Process(owner)
+    supervisor.terminate()
+    try:
+        supervisor.wait(DOWN_DEADLINE_S)
+    except psutil.TimeoutExpired as error:
+        raise StartError(f"the stack in {folder} did not end", advice=f"see {folder / LOG_FILE}") from error
     return True
 
 

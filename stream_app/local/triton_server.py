@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,24 +142,47 @@ class TritonServer:
         ]
 
 
-def _installed() -> Path:
-    """The wheel's `tritonserver` folder. Raises `StartError` where it cannot run, and says what to do instead."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What of a machine decides whether the wheel's Triton runs on it."""
+
+    system: str
+    processor: str
+    python: tuple[int, int]
+    libc: str
+    libc_version: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """The machine we are on, and the Python that runs us."""
+        libc, libc_version = platform.libc_ver()
+        return cls(sys.platform, platform.machine(), sys.version_info[:2], libc, libc_version)
+
+
+def refuse_unfit(machine: Machine) -> None:
+    """Raise `StartError`, which says what to do instead, where the wheel's Triton cannot run."""
+    if machine.system != "linux" or machine.processor != "x86_64":
         raise StartError(
-            f"the embedded Triton runs on Linux x86-64, this is {sys.platform} {platform.machine()}",
+            f"the embedded Triton runs on Linux x86-64, this is {machine.system} {machine.processor}",
             advice=INSTEAD,
         )
-    if sys.version_info[:2] not in PYTHONS:
+    if machine.python not in PYTHONS:
         raise StartError(
-            f"the embedded Triton needs Python 3.11 or 3.12, this is {platform.python_version()}",
+            "the embedded Triton needs Python 3.11 or 3.12, this is {}.{}".format(*machine.python),
             advice=f"make the environment with one of those, or {INSTEAD}",
         )
-    libc, version = platform.libc_ver()
-    if libc != "glibc" or tuple(map(int, version.split(".")[:2])) < GLIBC_MIN:
+    version = tuple(int(part) for part in re.findall(r"\d+", machine.libc_version)[:2])
+    if machine.libc != "glibc" or version < GLIBC_MIN:
         raise StartError(
-            f"the embedded Triton needs glibc 2.35 or newer, this is {libc or 'another C library'} {version}",
+            "the embedded Triton needs glibc 2.35 or newer, "
+            f"this is {machine.libc or 'another C library'} {machine.libc_version}".rstrip(),
             advice=f"Debian 12 and Ubuntu 22.04 have it; or {INSTEAD}",
         )
+
+
+def _installed() -> Path:
+    """The wheel's `tritonserver` folder. Raises `StartError` where it is not, or cannot run."""
+    refuse_unfit(Machine.here())
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise StartError(
@@ -198,9 +222,9 @@ def _environment(installation: Path, libpython_dir: Path | None) -> dict[str, st
 
 
 def _reason(text: str) -> str | None:
-    """Triton's last word about what failed; a model's own error stands in the line that says it failed to load."""
-    failed = re.findall(r'failed to load \'[^\n]*?: ([^\n"]+)', text)
+    """Why Triton did not start: the first model that could not be loaded, with its own error's first line."""
+    failed = re.search(r'"(failed to (?:load|poll) [^"\\]+)', text)
     if failed:
-        return failed[-1][:300]
-    errors = [line for line in text.splitlines() if re.match(r"E\d{4} ", line) or line.startswith("error")]
-    return (errors[-1] if errors else last_line(text) or "")[:300] or None
+        return failed.group(1)
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    return errors[-1] if errors else last_line(text)
