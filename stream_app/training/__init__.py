@@ -1,0 +1,1 @@
+"""Training: labelled rows in, a ready Triton model folder out."""

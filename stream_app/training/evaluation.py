@@ -1,0 +1,114 @@
+"""How good a model folder is on labelled rows, answered by the code that Triton runs, in this process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.errors import SettingsError
+from stream_app.training.folder import labels_in, weights_sha256_in
+from stream_app.training.rows import LabelledRow
+
+Floats = NDArray[np.float32]
+BATCH_TEXTS = 256
+
+
+class TextScorer(Protocol):
+    """What every model's `scoring.py` offers."""
+
+    def answer(self, texts: list[bytes]) -> tuple[Floats, Floats]:
+        """Probabilities [texts, labels] and known shares [texts]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A model's answers to rows: probabilities [rows, labels], known shares [rows]."""
+
+    labels: tuple[str, ...]
+    probabilities: Floats
+    known_shares: Floats
+
+    def accuracy(self, rows: Sequence[LabelledRow]) -> float:
+        """The share of rows whose most probable label is the gold one."""
+        return float(np.mean(self.probabilities.argmax(1) == targets_of(rows, self.labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFigures:
+    """Precision and recall of one label; NaN where nothing was found or nothing was there."""
+
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a model card says of one set of rows."""
+
+    rows: int
+    accuracy: float
+    log_loss: float
+    by_label: Mapping[str, LabelFigures]
+    known_share_low: float
+    """The known share that 1.5 % of the rows fall below."""
+
+
+def load_scorer(folder: Path) -> TextScorer:
+    """The scorer of a model folder's version 1, its weights checked against the config."""
+    version = folder / "1"
+    if (version / "model.onnx").exists():
+        from stream_app.training.templates.minilm.scoring import Scorer as MinilmScorer  # noqa: PLC0415 - onnxruntime
+
+        return cast("TextScorer", MinilmScorer(version, weights_sha256_in(folder)))
+    from stream_app.training.templates.fast.scoring import Scorer as FastScorer  # noqa: PLC0415 - numba
+
+    return cast("TextScorer", FastScorer(version, weights_sha256_in(folder)))
+
+
+def answer_rows(folder: Path, rows: Sequence[LabelledRow]) -> Answers:
+    """Ask the model about every row, in batches."""
+    scorer = load_scorer(folder)
+    texts = [row.text.encode(errors="replace") for row in rows]
+    parts = [scorer.answer(texts[at : at + BATCH_TEXTS]) for at in range(0, len(texts), BATCH_TEXTS)]
+    return Answers(
+        labels=labels_in(folder),
+        probabilities=np.concatenate([probabilities for probabilities, _ in parts]),
+        known_shares=np.concatenate([known for _, known in parts]),
+    )
+
+
+def figures(answers: Answers, rows: Sequence[LabelledRow]) -> Figures:
+    """Accuracy, log loss, per-label precision and recall, and the low end of the known share."""
+    targets = targets_of(rows, answers.labels)
+    said = answers.probabilities.argmax(1)
+    chances = answers.probabilities[np.arange(len(rows)), targets].clip(1e-12)
+    return Figures(
+        rows=len(rows),
+        accuracy=answers.accuracy(rows),
+        log_loss=float(-np.log(chances).mean()),
+        by_label={
+            label: LabelFigures(_share(targets[said == at] == at), _share(said[targets == at] == at))
+            for at, label in enumerate(answers.labels)
+        },
+        known_share_low=float(np.quantile(answers.known_shares, 0.015)),
+    )
+
+
+def targets_of(rows: Sequence[LabelledRow], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Each row's place in the label set. Raises SettingsError for a label outside it."""
+    places = {label: at for at, label in enumerate(labels)}
+    foreign = sorted({row.label for row in rows} - places.keys())
+    if foreign:
+        raise SettingsError(
+            f"label {foreign[0]!r} is not one of the model's ({', '.join(labels)})",
+            advice="use rows of the same task",
+        )
+    return np.array([places[row.label] for row in rows], np.int64)
+
+
+def _share(right: NDArray[np.bool_]) -> float:
+    return float(right.mean()) if right.size else float("nan")

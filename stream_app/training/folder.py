@@ -1,0 +1,114 @@
+"""A Triton model folder, written whole: config, labels, code, weights and model card.
+
+    NAME/config.pbtxt      text in; PROBABILITIES and KNOWN_SHARE out; the weights' sha-256
+    NAME/labels.txt        a label a line, in the order of the output
+    NAME/MODEL_CARD.md     data, figures, limits
+    NAME/1/model.py        Triton's side, the same for every model
+    NAME/1/scoring.py      the model's code, the same for every model of its kind
+    NAME/1/...             its weights
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from stream_app.errors import SettingsError
+
+_CONFIG = """\
+name: "{name}"
+backend: "python"
+max_batch_size: {batch_texts_max}
+input [
+  {{ name: "TEXT" data_type: TYPE_STRING dims: [ 1 ] }}
+]
+output [
+  {{ name: "PROBABILITIES" data_type: TYPE_FP32 dims: [ {labels} ] label_filename: "labels.txt" }},
+  {{ name: "KNOWN_SHARE" data_type: TYPE_FP32 dims: [ 1 ] }}
+]
+dynamic_batching {{ max_queue_delay_microseconds: {queue_delay_us} }}
+instance_group [ {{ count: 1 kind: {instance_kind} }} ]
+parameters {{ key: "weights_sha256" value {{ string_value: "{weights_sha256}" }} }}
+"""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What differs between kinds of models in the way Triton runs them."""
+
+    template: str
+    batch_texts_max: int
+    queue_delay_us: int
+    instance_kind: str
+
+
+FAST = Kind("fast", batch_texts_max=1024, queue_delay_us=200, instance_kind="KIND_CPU")
+MINILM = Kind("minilm", batch_texts_max=32, queue_delay_us=2000, instance_kind="KIND_AUTO")
+"""A MiniLM batch of 32 long texts takes about half a second on a core: more would only wait."""
+
+
+def check_target(folder: Path, labels: Sequence[str], *, replace: bool) -> None:
+    """Raise SettingsError when a model cannot be written to `folder` or the labels cannot be served."""
+    if not _NAME.fullmatch(folder.name):
+        raise SettingsError(f"{folder.name!r} is no model name", advice="use letters, digits, _ and -")
+    if folder.exists() and not replace:
+        raise SettingsError(f"{folder} exists", advice="choose another name or folder, or ask to replace it")
+    unwritable = [label for label in labels if not label.strip() or label != label.strip() or "\n" in label]
+    if unwritable:
+        raise SettingsError(f"label {unwritable[0]!r} cannot stand in a label file", advice="use one trimmed line")
+
+
+def write_folder(
+    folder: Path, kind: Kind, labels: Sequence[str], card: str, write_weights: Callable[[Path], str]
+) -> str:
+    """Write the model beside `folder`, then move it there whole; returns the weights' sha-256.
+
+    `write_weights` puts the weights into the version folder it is given and returns their sha-256.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
+        version = Path(made) / folder.name / "1"
+        version.mkdir(parents=True)
+        weights_sha256 = write_weights(version)
+        (version / "model.py").write_text(template("triton_model.py"))
+        (version / "scoring.py").write_text(template(kind.template, "scoring.py"))
+        (version.parent / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
+        (version.parent / "MODEL_CARD.md").write_text(card)
+        (version.parent / "config.pbtxt").write_text(_config(folder.name, kind, len(labels), weights_sha256))
+        if folder.exists():
+            shutil.rmtree(folder)
+        version.parent.rename(folder)
+    return weights_sha256
+
+
+def template(*place: str) -> str:
+    """The text of a file of the served code."""
+    return resources.files("stream_app.training").joinpath("templates", *place).read_text()
+
+
+def labels_in(folder: Path) -> tuple[str, ...]:
+    """The labels of a model folder, in the order of its output."""
+    return tuple((folder / "labels.txt").read_text().splitlines())
+
+
+def weights_sha256_in(folder: Path) -> str:
+    """The weights' sha-256 that a model folder's config names. Raises SettingsError where it names none."""
+    found = re.search(r'"weights_sha256" value \{ string_value: "([0-9a-f]{64})"', (folder / "config.pbtxt").read_text())
+    if found is None:
+        raise SettingsError(f"{folder}/config.pbtxt names no weights_sha256", advice="train the model again")
+    return found[1]
+
+
+def _config(name: str, kind: Kind, labels: int, weights_sha256: str) -> str:
+    return _CONFIG.format(
+        name=name,
+        labels=labels,
+        weights_sha256=weights_sha256,
+        batch_texts_max=kind.batch_texts_max,
+        queue_delay_us=kind.queue_delay_us,
+        instance_kind=kind.instance_kind,
+    )

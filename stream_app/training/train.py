@@ -1,0 +1,176 @@
+"""Labelled rows in, a ready Triton model folder out: what `shunt train` does."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stream_app.errors import SettingsError, StartError
+from stream_app.training import fast, minilm
+from stream_app.training.card import model_card
+from stream_app.training.evaluation import Figures, answer_rows, figures, targets_of
+from stream_app.training.folder import FAST, MINILM, check_target, write_folder
+from stream_app.training.rows import LabelledRow, UnreadableRow, labels_of, read_all_rows
+from stream_app.training.templates.fast.scoring import weights_sha256
+from stream_app.training.vocabulary import learn_vocabulary
+
+KindName = Literal["fast", "minilm"]
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of that done, 0 to 1."""
+
+ROWS_PER_LABEL_MIN = 8
+"""Below two rows of a label a fold there is nothing to learn or to calibrate on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model that was written, and how good it is on each validation set."""
+
+    folder: Path
+    labels: tuple[str, ...]
+    rows: int
+    weights_sha256: str
+    cross_fitted_accuracy: float | None
+    figures: Mapping[str, Figures]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Rows and where they come from, for the card; `vocabulary` holds further texts in the model's languages."""
+
+    rows: Sequence[LabelledRow]
+    sources: Sequence[str]
+    vocabulary: Sequence[str] = ()
+
+
+def silent(_doing: str, _share: float) -> None:
+    """The progress callback of one who does not watch."""
+
+
+def train(
+    files: Sequence[Path],
+    *,
+    task: str,
+    out: Path,
+    kind: KindName = "fast",
+    name: str | None = None,
+    validation: Path | None = None,
+    replace: bool = False,
+    progress: Progress = silent,
+) -> Trained:
+    """Train on labelled JSON Lines files and write the model folder `out`/`name` (`<task>_<kind>` unless named).
+
+    Raises SettingsError (files, labels or target unusable) and StartError (a package of the `train` extra missing).
+    """
+    try:
+        rows = read_all_rows(files)
+        sets = {} if validation is None else {validation.name: read_all_rows([validation])}
+    except (UnreadableRow, OSError) as error:
+        raise SettingsError(str(error), advice="give labelled JSON Lines, plain or gzip") from error
+    data = TrainingSet(rows, [path.name for path in files])
+    return train_rows(
+        data, task=task, folder=out / (name or f"{task}_{kind}"), kind=kind, validation=sets, replace=replace,
+        progress=progress,
+    )
+
+
+def train_rows(
+    data: TrainingSet,
+    *,
+    task: str,
+    folder: Path,
+    kind: KindName = "fast",
+    validation: Mapping[str, Sequence[LabelledRow]],
+    replace: bool = False,
+    work_dir: Path | None = None,
+    progress: Progress = silent,
+) -> Trained:
+    """Train on rows in memory; see `train`. `work_dir` keeps the checkpoint of a MiniLM run that is to resume."""
+    labels = labels_of(data.rows)
+    _check_labels(data.rows)
+    check_target(folder, labels, replace=replace)
+    for rows in validation.values():
+        targets_of(rows, labels)
+    try:
+        made = (_train_fast if kind == "fast" else _train_minilm)(data, labels, work_dir, progress)
+    except ImportError as error:
+        advice = 'install the training packages: pip install "shunt-stream[train]"'
+        raise StartError(f"{error.name} is not installed", advice=advice) from error
+
+    def card(found: Mapping[str, Figures]) -> str:
+        return model_card(
+            name=folder.name, task=task, kind=kind, rows=data.rows, sources=data.sources, recipe=made.recipe,
+            cross_fitted_accuracy=made.cross_fitted_accuracy, figures=found,
+        )  # fmt: skip
+
+    written = write_folder(folder, FAST if kind == "fast" else MINILM, labels, card({}), made.write_weights)
+    found: dict[str, Figures] = {}
+    for number, (title, rows) in enumerate(validation.items()):
+        progress(f"measuring on {title}", number / len(validation))
+        found[title] = figures(answer_rows(folder, rows), rows)
+    (folder / "MODEL_CARD.md").write_text(card(found))
+    progress("done", 1.0)
+    return Trained(folder, labels, len(data.rows), written, made.cross_fitted_accuracy, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    recipe: fast.Recipe | minilm.Recipe
+    cross_fitted_accuracy: float | None
+    write_weights: Callable[[Path], str]
+
+
+def _check_labels(rows: Sequence[LabelledRow]) -> None:
+    counts = Counter(row.label for row in rows)
+    if len(counts) < 2:
+        raise SettingsError(f"the rows have {len(counts)} label(s)", advice="give rows of at least two labels")
+    label, rows_found = min(counts.items(), key=lambda item: item[1])
+    if rows_found < ROWS_PER_LABEL_MIN:
+        raise SettingsError(
+            f"label {label!r} has {rows_found} row(s)", advice=f"label at least {ROWS_PER_LABEL_MIN} texts of each"
+        )
+
+
+def _train_fast(data: TrainingSet, labels: tuple[str, ...], _work_dir: Path | None, progress: Progress) -> _Made:
+    texts = [row.text for row in data.rows]
+    targets = targets_of(data.rows, labels)
+    groups = [row.id if row.group is None else row.group for row in data.rows]
+    recipe = fast.recipe_for(texts)
+    try:
+        model = fast.fit(texts, targets, groups, recipe, progress)
+    except ValueError as error:
+        raise SettingsError(f"cannot train on these rows ({error})", advice="label more texts of each label") from error
+    words = learn_vocabulary([*texts, *data.vocabulary])
+
+    def write_weights(version: Path) -> str:
+        np.savez_compressed(
+            version / "weights.npz",
+            keys=model.table.keys,
+            weights=model.table.weights,
+            layer=(model.layer.weights * model.table.step).astype(np.float32),
+            bias=model.layer.bias,
+            word_keys=words.keys,
+            word_classes=words.classes,
+            with_characters=np.array(recipe.with_characters),
+        )
+        return weights_sha256(version)
+
+    return _Made(recipe, float(np.mean(model.cross_fitted.argmax(1) == targets)), write_weights)
+
+
+def _train_minilm(data: TrainingSet, labels: tuple[str, ...], work_dir: Path | None, progress: Progress) -> _Made:
+    recipe = minilm.Recipe()
+    texts = [row.text for row in data.rows]
+    targets = targets_of(data.rows, labels).tolist()
+
+    def write_weights(version: Path) -> str:
+        with tempfile.TemporaryDirectory() as temporary:
+            kept = Path(temporary) if work_dir is None else work_dir
+            checkpoint = minilm.fine_tune(texts, targets, len(labels), kept, recipe, progress)
+            return minilm.export(checkpoint, len(labels), version, recipe, progress)
+
+    return _Made(recipe, None, write_weights)

@@ -1,0 +1,34 @@
+"""One sentence at the end of a calibration: is the LLM needed, does it help, is the small model ready?"""
+
+from stream_app.routing.policy import TaskPolicy
+from stream_app.training.evaluate import WithLlm
+
+HARDLY_ANY = 0.02
+"""With fewer texts than this left over, an LLM lane is not worth keeping."""
+
+
+def verdict(task: str, made: TaskPolicy, llm: WithLlm | None) -> str:
+    """What the test rows say, in words a person can act on."""
+    target, escalated = made.target_error, 1 - made.measured.coverage
+    if made.certificate is None:
+        return (
+            f"{task}: the small model is not good enough yet: no cut keeps the error of accepted answers under "
+            f"{target:.1%}, so every text goes to the LLM. Train on more labels, or raise target_error."
+        )
+    if escalated <= HARDLY_ANY:
+        return (
+            f"{task}: the LLM is not needed: the small model decides {made.measured.coverage:.1%} within the target."
+        )
+    left = f"the small model decides {made.measured.coverage:.1%} within the target, {escalated:.1%} go to the LLM"
+    if llm is None or llm.escalated_llm_accuracy is None or llm.escalated_small_accuracy is None:
+        return f"{task}: {left}. Whether it does better there shows with recorded answers (--llm)."
+    there = (
+        f"on these {llm.name} is right in {llm.escalated_llm_accuracy:.1%}, "
+        f"the small model in {llm.escalated_small_accuracy:.1%}"
+    )
+    if llm.accuracy <= made.measured.small_accuracy:
+        return f"{task}: the LLM does not help: {left}; {there}. The small model alone is as good."
+    return (
+        f"{task}: the LLM helps here: {left}; {there}. "
+        f"Accuracy {made.measured.small_accuracy:.1%} -> {llm.accuracy:.1%}."
+    )

@@ -1,0 +1,486 @@
+"""From the bytes of texts to label scores in one compiled loop; shared by training and serving.
+
+This file is copied into every fast model's folder and stands alone: numpy and numba are all it needs.
+
+Tokens, lower-cased: a run of letters with inner apostrophes, a rating such as 7/10 or 7.5/10, a run
+of digits, a line-break tag, one ideograph, or one other visible character. Bytes that are not UTF-8
+count as U+FFFD, one each. Features are word 1-3-grams (and, where asked, the 3-5-grams of a word's
+characters), hashed to FEATURE_BITS. A text's score is the sum of its distinct known features'
+weights over sqrt(count + 1), as in NB-SVM (Wang and Manning, 2012) with one common norm; the same is
+taken over parts of the text, and a small linear layer turns the scores into log-odds.
+"""
+
+import hashlib
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+SPACE, LETTER, DIGIT, SYMBOL, IGNORED, IDEOGRAPH = range(6)
+FEATURE_BITS = 26
+PLANES_END = 0x20000  # the character tables cover planes 0 and 1; planes 2 and 3 are ideographs
+
+_FNV_START = np.uint64(0xCBF29CE484222325)
+_FNV_PRIME = np.uint64(0x100000001B3)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(32)
+_TO_FEATURE = np.uint64(64 - FEATURE_BITS)
+_BREAK = np.uint64(0x0A)  # a line-break tag hashes as a newline would, which is never a token
+_CHARS = np.uint64(0x7F)  # starts the hash of character n-grams: they never equal a word's
+
+SEGMENTS = ("whole", "first", "second", "third", "fourth", "opening", "ending", "after_but")
+"""The parts of a text that are scored: all of it, its quarters, its first and last EDGE_TOKENS
+tokens, and what follows the last "but"."""
+EDGE_TOKENS = 40
+
+
+def character_tables() -> tuple[Any, Any]:
+    """The kind of each code point below PLANES_END, and the code point it is folded to."""
+    kinds = np.empty(PLANES_END, np.uint8)
+    folds = np.arange(PLANES_END, dtype=np.uint32)
+    for code in range(PLANES_END):
+        character = chr(code)
+        kinds[code] = _kind(code, unicodedata.category(character))
+        if kinds[code] == LETTER:
+            folded = unicodedata.normalize("NFKC", character).lower()
+            folds[code] = ord(folded) if len(folded) == 1 else code
+    return kinds, folds
+
+
+def _kind(code: int, category: str) -> int:
+    if 0x30 <= code <= 0x39:
+        return DIGIT
+    if 0x2E80 <= code < 0xA4D0 and category in {"Lo", "Nl", "So"} or 0xF900 <= code < 0xFB00:
+        return IDEOGRAPH
+    if category[0] in "LMN":
+        return IGNORED if 0xFE00 <= code <= 0xFE0F else LETTER
+    if category in {"Cf", "Cs"}:
+        return IGNORED
+    return SPACE if category[0] in "ZC" else SYMBOL
+
+
+@njit(cache=True)
+def _mixed(value: Any) -> Any:
+    value = (value ^ (value >> _SHIFT)) * _MIX
+    return value ^ (value >> _SHIFT)
+
+
+@njit(cache=True)
+def _code_point(text: Any, at: int, stop: int) -> tuple[int, int]:
+    """The code point at `at` and its width in bytes; U+FFFD and 1 where it is not UTF-8."""
+    lead = np.int64(text[at])
+    if lead < 0xC2 or lead > 0xF4:
+        return 0xFFFD, 1
+    width = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+    if at + width > stop:
+        return 0xFFFD, 1
+    code = lead & (0x7F >> width)
+    for step in range(1, width):
+        byte = np.int64(text[at + step])
+        if byte & 0xC0 != 0x80:
+            return 0xFFFD, 1
+        code = (code << 6) | (byte & 0x3F)
+    if (width == 3 and (code < 0x800 or 0xD800 <= code < 0xE000)) or (
+        width == 4 and (code < 0x10000 or code > 0x10FFFF)
+    ):
+        return 0xFFFD, 1
+    return code, width
+
+
+@njit(cache=True)
+def _digits_end(text: Any, at: int, stop: int) -> int:
+    while at < stop and 48 <= text[at] <= 57:
+        at += 1
+    return at
+
+
+@njit(cache=True)
+def _number_end(text: Any, at: int, stop: int) -> int:
+    """The end of `digits[.digits]/digits` at `at`, else of the digits alone."""
+    whole = _digits_end(text, at, stop)
+    rated = whole
+    if rated < stop and text[rated] == 46:
+        fraction = _digits_end(text, rated + 1, stop)
+        if fraction > rated + 1:
+            rated = fraction
+    if rated < stop and text[rated] == 47:
+        out_of = _digits_end(text, rated + 1, stop)
+        if out_of > rated + 1:
+            return out_of
+    return whole
+
+
+@njit(cache=True)
+def _break_end(text: Any, at: int, stop: int) -> int:
+    """The end of a line-break tag that starts at `at`, or `at` when none does."""
+    if at + 3 >= stop or text[at + 1] | 32 != 98 or text[at + 2] | 32 != 114:
+        return at
+    end = at + 3
+    if text[end] == 32:
+        end += 1
+    if end < stop and text[end] == 47:
+        end += 1
+    return end + 1 if end < stop and text[end] == 62 else at
+
+
+@njit(cache=True)
+def _is_ascii_letter(byte: int) -> bool:
+    return 97 <= byte | 32 <= 122
+
+
+@njit(cache=True)
+def tokens_of(text: Any, start: int, stop: int, kinds: Any, folds: Any, tokens: Any, is_word: Any) -> int:
+    """Write the hash of each token of text[start:stop], and whether it is a word; their count."""
+    count = 0
+    word = _FNV_START
+    in_word = False
+    at = start
+    while at < stop:
+        byte = text[at]
+        code, width = (np.int64(byte), 1) if byte < 128 else _code_point(text, at, stop)
+        if code < PLANES_END:
+            kind, folded = kinds[code], np.uint64(folds[code])
+        else:
+            kind, folded = (IDEOGRAPH if code < 0x40000 else IGNORED), np.uint64(code)
+        if kind == LETTER:
+            word = (word ^ folded) * _FNV_PRIME
+            in_word = True
+            at += width
+            continue
+        if kind == IGNORED:
+            at += width
+            continue
+        if in_word:
+            if (code == 0x27 or code == 0x2019) and at + width < stop and _is_ascii_letter(text[at + width]):
+                word = (word ^ np.uint64(0x27)) * _FNV_PRIME
+                at += width
+                continue
+            tokens[count], is_word[count] = _mixed(word), True
+            count += 1
+            word = _FNV_START
+            in_word = False
+        if kind == DIGIT:
+            end = _number_end(text, at, stop)
+            number = _FNV_START
+            for digit in range(at, end):
+                number = (number ^ np.uint64(text[digit])) * _FNV_PRIME
+            tokens[count], is_word[count] = _mixed(number), False
+            count += 1
+            at = end
+        elif kind != SPACE:
+            end = _break_end(text, at, stop) if code == 60 else at
+            symbol = folded if end == at else _BREAK
+            tokens[count] = _mixed((_FNV_START ^ symbol) * _FNV_PRIME)
+            is_word[count] = kind == IDEOGRAPH
+            count += 1
+            at = end if end > at else at + width
+        else:
+            at += width
+    if in_word:
+        tokens[count], is_word[count] = _mixed(word), True
+        count += 1
+    return count
+
+
+@njit(cache=True)
+def _word_grams(tokens: Any, count: int, features: Any, places: Any) -> int:
+    made = 0
+    pair_before = np.uint64(0)
+    for at in range(count):
+        features[made], places[made] = np.int32(tokens[at] >> _TO_FEATURE), at
+        made += 1
+        if at >= 1:
+            pair = _mixed((tokens[at - 1] * _FNV_PRIME) ^ tokens[at])
+            features[made], places[made] = np.int32(pair >> _TO_FEATURE), at
+            made += 1
+            if at >= 2:
+                triple = _mixed((pair_before * _FNV_PRIME) ^ tokens[at])
+                features[made], places[made] = np.int32(triple >> _TO_FEATURE), at
+                made += 1
+            pair_before = pair
+    return made
+
+
+@njit(cache=True)
+def _character_grams(
+    text: Any, start: int, stop: int, kinds: Any, folds: Any, features: Any, made: int
+) -> int:
+    """Append the 3-5-grams over the text's folded characters, every gap being one space."""
+    window = np.zeros(5, np.uint64)
+    window[4] = np.uint64(32)
+    filled = 1
+    at = start
+    while at <= stop:
+        kind, folded, width = SPACE, np.uint64(32), 1
+        if at < stop:
+            code, width = (np.int64(text[at]), 1) if text[at] < 128 else _code_point(text, at, stop)
+            if code < PLANES_END:
+                kind, folded = kinds[code], np.uint64(folds[code])
+            else:
+                kind, folded = IDEOGRAPH, np.uint64(code)
+        at += width
+        if kind == SPACE:
+            folded = np.uint64(32)
+        if kind == IGNORED or (kind == SPACE and window[4] == np.uint64(32)):
+            continue
+        for place in range(4):
+            window[place] = window[place + 1]
+        window[4] = folded
+        filled = min(filled + 1, 5)
+        for length in range(3, filled + 1):
+            gram = _FNV_START ^ _CHARS
+            for place in range(5 - length, 5):
+                gram = (gram ^ window[place]) * _FNV_PRIME
+            features[made] = np.int32(_mixed(gram) >> _TO_FEATURE)
+            made += 1
+    return made
+
+
+@njit(cache=True)
+def distinct_features(
+    text: Any, offsets: Any, kinds: Any, folds: Any, with_characters: bool
+) -> tuple[Any, Any]:
+    """For training: each text's distinct features, sorted, as (indices, row pointers)."""
+    rows = offsets.size - 1
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    tokens = np.empty(longest + 1, np.uint64)
+    is_word = np.empty(longest + 1, np.bool_)
+    scratch = np.empty(6 * longest + 16, np.int32)
+    places = np.empty(3 * longest + 16, np.int32)
+    found = np.empty(max(1024, int(offsets[-1])), np.int32)
+    pointers = np.zeros(rows + 1, np.int64)
+    used = 0
+    for row in range(rows):
+        count = tokens_of(text, offsets[row], offsets[row + 1], kinds, folds, tokens, is_word)
+        made = _word_grams(tokens, count, scratch, places)
+        if with_characters:
+            made = _character_grams(text, offsets[row], offsets[row + 1], kinds, folds, scratch, made)
+        if used + made > found.size:
+            grown = np.empty(2 * found.size + made, np.int32)
+            grown[:used] = found[:used]
+            found = grown
+        ordered = np.sort(scratch[:made])
+        for at in range(made):
+            if at == 0 or ordered[at] != ordered[at - 1]:
+                found[used] = ordered[at]
+                used += 1
+        pointers[row + 1] = used
+    return found[:used], pointers
+
+
+@njit(cache=True)
+def distinct_words(text: Any, offsets: Any, kinds: Any, folds: Any) -> tuple[Any, Any]:
+    """For training: the distinct word features of each text, as (indices, row pointers)."""
+    rows = offsets.size - 1
+    tokens = np.empty(offsets[-1] + 1, np.uint64)
+    is_word = np.empty(offsets[-1] + 1, np.bool_)
+    found = np.empty(offsets[-1] + 1, np.int32)
+    pointers = np.zeros(rows + 1, np.int64)
+    used = 0
+    for row in range(rows):
+        count = tokens_of(text, offsets[row], offsets[row + 1], kinds, folds, tokens, is_word)
+        words = np.empty(count, np.int32)
+        size = 0
+        for at in range(count):
+            if is_word[at]:
+                words[size] = np.int32(tokens[at] >> _TO_FEATURE)
+                size += 1
+        ordered = np.sort(words[:size])
+        for at in range(size):
+            if at == 0 or ordered[at] != ordered[at - 1]:
+                found[used] = ordered[at]
+                used += 1
+        pointers[row + 1] = used
+    return found[:used], pointers
+
+
+@njit(cache=True)
+def slot_of(keys: Any, feature: int, shift: int) -> int:
+    """The slot of a feature in an open-addressed table, or the empty slot (-1) where it would go."""
+    last = keys.size - 1
+    slot = feature >> shift
+    while keys[slot] != feature and keys[slot] != -1:
+        slot = (slot + 1) & last
+    return slot
+
+
+@njit(cache=True)
+def fill(keys: Any, features: Any, shift: int) -> Any:
+    """For training: enter each feature into the table of keys; the slots they got."""
+    slots = np.empty(features.size, np.int64)
+    for place in range(features.size):
+        slots[place] = slot_of(keys, np.int64(features[place]), shift)
+        keys[slots[place]] = features[place]
+    return slots
+
+
+@njit(cache=True)
+def _known_share(tokens: Any, is_word: Any, count: int, word_keys: Any, word_classes: Any) -> float:
+    """Known among known and unknown words; shared words decide only where nothing else does."""
+    shift = FEATURE_BITS - _bits(word_keys.size)
+    tally = np.zeros(3, np.int64)
+    for at in range(count):
+        if is_word[at]:
+            slot = slot_of(word_keys, np.int64(tokens[at] >> _TO_FEATURE), shift)
+            tally[word_classes[slot]] += 1
+    if tally[0] + tally[1] > 0:
+        return tally[1] / (tally[0] + tally[1])
+    return 1.0 if tally[2] > 0 else 0.0
+
+
+@njit(cache=True)
+def _bits(size: int) -> int:
+    bits = 0
+    while (1 << bits) < size:
+        bits += 1
+    return bits
+
+
+@njit(cache=True)
+def scores(
+    text: Any,
+    offsets: Any,
+    kinds: Any,
+    folds: Any,
+    keys: Any,
+    weights: Any,
+    word_keys: Any,
+    word_classes: Any,
+    but: Any,
+    with_characters: bool,
+) -> tuple[Any, Any]:
+    """Each text's scores, shape [texts, segments, columns of weights], and its known share.
+
+    `keys` is the open-addressed table of features, `weights` int8 by slot (its scale is in the
+    linear layer), `word_classes` by slot 0 unknown, 1 known, 2 shared with other languages; `but`
+    is the token hash after which the last segment starts.
+    """
+    rows, columns = offsets.size - 1, weights.shape[1]
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    tokens = np.empty(longest + 1, np.uint64)
+    is_word = np.empty(longest + 1, np.bool_)
+    features = np.empty(6 * longest + 16, np.int32)
+    places = np.empty(3 * longest + 16, np.int32)
+    stamps = np.full(keys.size, -1, np.int32)
+    shift = FEATURE_BITS - _bits(keys.size)
+    result = np.zeros((rows, 8, columns), np.float32)
+    known = np.zeros(rows, np.float32)
+    hits = np.zeros(8, np.int64)
+    for row in range(rows):
+        start, stop = offsets[row], offsets[row + 1]
+        count = tokens_of(text, start, stop, kinds, folds, tokens, is_word)
+        known[row] = _known_share(tokens, is_word, count, word_keys, word_classes)
+        made = _word_grams(tokens, count, features, places)
+        grams = made
+        if with_characters:
+            made = _character_grams(text, start, stop, kinds, folds, features, made)
+        after_but = count
+        for at in range(count):
+            if tokens[at] == but:
+                after_but = at
+        hits[:] = 0
+        for at in range(made):
+            slot = slot_of(keys, np.int64(features[at]), shift)
+            if keys[slot] == -1:
+                continue
+            fresh = stamps[slot] != row
+            if fresh:
+                stamps[slot] = row
+                hits[0] += 1
+            place = np.int64(places[at]) if at < grams else 0
+            quarter = 1 + place * 4 // count if at < grams else 0
+            for column in range(columns):
+                weight = np.float32(weights[slot, column])
+                if fresh:
+                    result[row, 0, column] += weight
+                if at >= grams:
+                    continue
+                result[row, quarter, column] += weight
+                if place < EDGE_TOKENS:
+                    result[row, 5, column] += weight
+                if place >= count - EDGE_TOKENS:
+                    result[row, 6, column] += weight
+                if place > after_but:
+                    result[row, 7, column] += weight
+            if at < grams:
+                hits[quarter] += 1
+                hits[5] += place < EDGE_TOKENS
+                hits[6] += place >= count - EDGE_TOKENS
+                hits[7] += place > after_but
+        for segment in range(8):
+            result[row, segment] /= np.sqrt(np.float32(hits[segment] + 1))
+    return result, known
+
+
+def joined(texts: list[bytes]) -> tuple[Any, Any]:
+    """The texts as one byte buffer and the offsets of each in it, for the compiled functions."""
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    return np.frombuffer(b"".join(texts) or b" ", np.uint8), offsets
+
+
+class WeightsMismatch(RuntimeError):
+    """The weights beside the code are not the ones the model's config names."""
+
+
+class FastText:
+    """The compiled loop with its tables: texts in, scores of their parts and known shares out."""
+
+    def __init__(self, tables: Any, keys: Any, weights: Any, words: Any, with_characters: bool) -> None:
+        self._tables, self._keys, self._weights, self._words = tables, keys, weights, words
+        self._with_characters = with_characters
+        self._but = self._token(b"but")
+
+    def scores(self, texts: list[bytes]) -> tuple[Any, Any]:
+        """The scores of each text's parts, [texts, segments, columns], and known shares [texts]."""
+        learned = (self._keys, self._weights, *self._words)
+        return scores(*joined(texts), *self._tables, *learned, self._but, self._with_characters)
+
+    def _token(self, word: bytes) -> Any:
+        tokens, is_word = np.empty(len(word) + 1, np.uint64), np.empty(len(word) + 1, np.bool_)
+        tokens_of(joined([word])[0], 0, len(word), *self._tables, tokens, is_word)
+        return tokens[0]
+
+
+class Scorer:
+    """A trained fast model: texts in, label probabilities and known shares out."""
+
+    FILES = ("weights.npz",)
+
+    def __init__(self, folder: Path, sha256: str, settings: dict[str, str] | None = None) -> None:
+        """Load the weights in `folder`, raising WeightsMismatch unless their sha-256 is `sha256`.
+
+        The first load compiles (cached on disk beside this file, else in the user's cache folder).
+        """
+        del settings  # nothing to choose: the weights say how they are to be used
+        found = weights_sha256(folder)
+        if found != sha256:
+            raise WeightsMismatch(f"{folder} has sha-256 {found}, the config names {sha256}")
+        with np.load(folder / self.FILES[0]) as weights:
+            words = weights["word_keys"], weights["word_classes"]
+            with_characters = bool(weights["with_characters"])
+            self._layer, self._bias = weights["layer"], weights["bias"]
+            self._text = FastText(character_tables(), weights["keys"], weights["weights"], words, with_characters)
+        self.answer([b"ready", b"\xff"])
+
+    def answer(self, texts: list[bytes]) -> tuple[Any, Any]:
+        """Probabilities [texts, labels] and known shares [texts], float32; any bytes will do."""
+        parts, known = self._text.scores(texts)
+        return softmax(parts.reshape(len(texts), -1) @ self._layer + self._bias), known
+
+
+def weights_sha256(folder: Path) -> str:
+    """The sha-256 of the model's weights."""
+    return hashlib.sha256((folder / Scorer.FILES[0]).read_bytes()).hexdigest()
+
+
+def softmax(log_odds: Any) -> Any:
+    """Rows of probabilities that sum to 1, float32."""
+    odds = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
+    return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
