@@ -52,8 +52,8 @@ def rounded(probability: float) -> float:
 def encode_decision(decision: Decision, ce_source: bytes) -> tuple[bytes, Headers]:
     """Value and headers of a decision.
 
-    Probabilities must be finite. `enrichment` may hold what JSON holds, integers of any size included;
-    NaN and infinities become null. Raises ValueError for what is no JSON.
+    Probabilities must be finite. `enrichment` may hold what Python's `json` reads: integers of any size
+    stay, NaN and infinities become null, unpaired surrogates become question marks.
     """
     value = {
         "id": decision.event.id,
@@ -142,7 +142,8 @@ def _any_json(value: dict[str, object]) -> orjson.Fragment:
     try:
         return orjson.Fragment(orjson.dumps(value))
     except orjson.JSONEncodeError:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        without_nan = json.loads(json.dumps(value), parse_constant=lambda _: None)
+        text = json.dumps(without_nan, ensure_ascii=False, separators=(",", ":"))
         return orjson.Fragment(text.encode("utf-8", "replace"))
 
 

@@ -1,14 +1,16 @@
 """Escalations: the record as it came, and one more header that holds all the slow lane needs."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
-import orjson
 
 from stream_app.codec.headers import SHUNT_ESCALATION, RecordHeaders
 from stream_app.errors import UnreadableRecord
 from stream_app.events import Escalation, Headers
 
+_LABELS_MIN: Final = 2
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Escalation).decode
 
 
@@ -22,7 +24,7 @@ class EscalatedRecord:
 
 def encode_escalation(escalation: Escalation, headers: RecordHeaders) -> Headers:
     """The headers of the escalated record: the original ones, then the escalation. Key and value stay."""
-    return (*headers, (SHUNT_ESCALATION, orjson.dumps(escalation)))
+    return (*headers, (SHUNT_ESCALATION, _encode(escalation)))
 
 
 def decode_escalation(headers: RecordHeaders) -> EscalatedRecord:
@@ -37,5 +39,7 @@ def decode_escalation(headers: RecordHeaders) -> EscalatedRecord:
                 escalation = _decode(value or b"")
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise UnreadableRecord("bad_escalation", f"the header {name}: {error}") from error
+            if not escalation.asks or any(len(set(ask.labels)) < _LABELS_MIN for ask in escalation.asks):
+                raise UnreadableRecord("bad_escalation", f"the header {name} asks nothing that can be answered")
             return EscalatedRecord(escalation, (*headers[:place], *headers[place + 1 :]))
     raise UnreadableRecord("bad_escalation", f"there is no header {SHUNT_ESCALATION}")
