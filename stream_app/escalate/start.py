@@ -1,0 +1,84 @@
+"""Puts a slow lane together from settings, after everything it needs was found to be there and to fit."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from stream_app.codec import Codec
+from stream_app.errors import SettingsError
+from stream_app.escalate.client import OpenAiClient
+from stream_app.escalate.prices import price_of
+from stream_app.escalate.prompt import INSTRUCTIONS, Prompter, PromptOptions
+from stream_app.escalate.service import EscalateLane
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.membership import Membership
+from stream_app.kafka.topics import require
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from stream_app.settings import Settings
+    from stream_app.telemetry import Metrics
+
+
+def group_of(settings: Settings) -> str:
+    """The slow lane's consumer group."""
+    return f"{settings.kafka.group}-escalate"
+
+
+def prompter_of(settings: Settings) -> Prompter:
+    """The prompt as the settings want it. SettingsError where the instructions cannot be read."""
+    llm = settings.llm
+    options = PromptOptions(
+        instructions=_instructions(settings),
+        descriptions={task.name: task.descriptions for task in settings.tasks},
+        hint=llm.hint,
+        reason=llm.reason,
+        json_schema=llm.endpoints[0].json_schema,
+        text_tokens_max=llm.text_tokens_max,
+        output_tokens_max=llm.output_tokens_max,
+    )
+    return Prompter(options, [task.name for task in settings.tasks])
+
+
+def _instructions(settings: Settings) -> str:
+    """The user's file, else ours."""
+    file = settings.llm.instructions_file
+    if file is None:
+        return INSTRUCTIONS
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"the instructions {file} cannot be read ({error})", advice="correct llm.instructions_file"
+        ) from error
+    if not text.strip():
+        raise SettingsError(f"the instructions {file} are empty", advice="write them, or leave the setting out")
+    return text
+
+
+@asynccontextmanager
+async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[EscalateLane]:
+    """The slow lane, ready for `run`. Raises StartError or SettingsError; nothing was consumed then."""
+    endpoint = settings.llm.endpoints[0]
+    price, prompter = price_of(endpoint), prompter_of(settings)
+    client = OpenAiClient(endpoint, connections_max=settings.llm.max_in_flight)
+    try:
+        connection = Connection(settings.kafka)
+        topics = await require(connection)
+        codec = Codec(settings.events, settings.kafka.group)
+        batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
+
+        def membership(lane: EscalateLane) -> Membership:
+            return Membership(
+                connection,
+                topic=settings.kafka.names.escalations,
+                group=group_of(settings),
+                work=lane,
+                batch_bytes_max=batch_bytes_max,
+            )
+
+        yield EscalateLane(settings, codec, client, price, prompter, topics, metrics, membership)
+    finally:
+        await client.aclose()
