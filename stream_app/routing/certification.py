@@ -5,6 +5,7 @@ Exact binomial arithmetic in log space, so that the core needs no scipy; the tes
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 COVERAGE_MIN = 0.3
 """Where the fixed sequence starts. Starting lower starves the first tests: at 5 % coverage of 1,000 labels a
@@ -52,20 +53,34 @@ def error_bound(wrong: int, accepted: int, delta: float) -> float:
     return high
 
 
-def certified_step(accepted: Sequence[int], wrong: Sequence[int], error_max: float, delta: float) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one cut did with one sample: how many rows it accepted, and how many of those were wrong."""
+
+    accepted: int
+    wrong: int
+
+
+def certified_step(steps: Sequence[Sequence[Tally]], error_max: float, delta: float) -> int | None:
     """The last step of the sequence that may be promised, or None where not even the first may.
 
-    Steps come in a fixed order of rising coverage, chosen without these labels. Each is tested by
-    p = BinomCDF(wrong; accepted, error_max); the sequence ends at the first p > delta, which is what makes a
-    correction for many tests needless: the error of the step returned exceeds error_max with probability at
-    most delta (fixed-sequence testing, Learn then Test, Angelopoulos et al., arXiv 2110.01052).
+    Steps come in a fixed order of rising coverage, chosen without these labels; each holds one tally per sample
+    that the promise is for. A step is tested by p = max over samples of BinomCDF(wrong; accepted, error_max):
+    it takes every sample to pass, so that the promise holds in each (an intersection-union test, Berger 1982,
+    which needs no correction). The sequence ends at the first p > delta, and that is what makes a correction for
+    many steps needless (fixed-sequence testing, Learn then Test, Angelopoulos et al., arXiv 2110.01052): the
+    error of the step returned exceeds error_max in some sample's population with probability at most delta.
     """
     passed = None
-    for step, (rows, errors) in enumerate(zip(accepted, wrong, strict=True)):
-        if rows == 0 or binomial_cdf(errors, rows, error_max) > delta:
+    for step, tallies in enumerate(steps):
+        if any(_fails(tally, error_max, delta) for tally in tallies):
             break
         passed = step
     return passed
+
+
+def _fails(tally: Tally, error_max: float, delta: float) -> bool:
+    return tally.accepted == 0 or binomial_cdf(tally.wrong, tally.accepted, error_max) > delta
 
 
 def labels_needed(error_max: float, delta: float) -> int:

@@ -42,7 +42,8 @@ class TierPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was shown on the certification sample: with probability 1 - delta over such samples, the share of
     wrong answers among accepted ones is at most `error_max` (the target), and `error_bound` is the
-    Clopper-Pearson bound of what was seen at the cut.
+    Clopper-Pearson bound of what was seen at the cut. With `each_file` both hold in every file of the sample by
+    itself (the bound is the worst file's), and so for any mixture of such texts.
     """
 
     error_max: Probability
@@ -51,6 +52,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     accepted: Count
     wrong: Count
     error_bound: Probability
+    each_file: bool = False
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

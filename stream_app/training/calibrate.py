@@ -48,6 +48,18 @@ FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What is promised beside the target: it may fail with probability `delta`, over such samples.
+
+    With `each_file` it holds in every file's population by itself. `made_at` is UTC, ISO 8601.
+    """
+
+    delta: float
+    made_at: str
+    each_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrated:
     """A finished task: its policy, and how its test rows were routed."""
 
@@ -68,15 +80,12 @@ def calibrate_task(
     files: Sequence[RecordedFile],
     served: Mapping[str, ServedModel],
     scores: Mapping[str, Scores],
-    *,
-    delta: float,
-    made_at: str,
-    each_file: bool = False,
+    terms: Terms,
 ) -> Calibrated:
     """Make one task's policy. `scores` holds each model's scores of all files' rows, in order.
 
-    With probability 1 - delta over such samples the accepted answers are wrong at most in `task.target_error`
-    of the cases; with `each_file`, in the population of every file by itself. Raises SettingsError where the sample is too small to certify anything, with the number needed.
+    With probability 1 - delta over such samples the accepted answers are wrong in at most `task.target_error`
+    of the cases. Raises SettingsError where the sample is too small to certify that, with the number needed.
     """
     if task.target_error is None:
         raise SettingsError(f"task {task.name} has no target_error", advice="calibration certifies a target")
@@ -84,8 +93,8 @@ def calibrate_task(
     labels = served[task.models[0]].labels
     truth = np.array(label_indexes(rows, labels), np.intp)
     parts = _split(rows)
-    samples = _samples(files, parts.certification) if each_file else [np.arange(len(parts.certification))]
-    _refuse_too_few(task.target_error, delta, len(rows), min(map(len, samples)))
+    samples = _samples(files, parts.certification) if terms.each_file else [np.arange(len(parts.certification))]
+    _refuse_too_few(task.target_error, terms.delta, len(rows), min(map(len, samples)))
     domain = _domain(task, rows, scores, parts.calibration)
     inside = _inside(task, domain, rows, scores)
     fitted = parts.calibration[inside[parts.calibration]]
@@ -101,7 +110,7 @@ def calibrate_task(
         inside[parts.certification],
         samples,
         task.target_error,
-        delta,
+        terms.delta,
     )
     router = TaskRouter(
         task=task.name,
@@ -128,7 +137,7 @@ def calibrate_task(
         domain=domain,
         sample=_sample(files, parts, truth, labels),
         measured=measured(routed, truth[parts.test], len(tiers)),
-        made_at=made_at,
+        made_at=terms.made_at,
     )
     return Calibrated(made, [rows[row] for row in parts.test], routed)
 
@@ -137,17 +146,14 @@ async def calibrate_on(
     models: TritonModels,
     task: Task,
     files: Sequence[RecordedFile],
-    *,
-    delta: float,
-    made_at: str,
+    terms: Terms,
     progress: Progress,
-    each_file: bool = False,
 ) -> Calibrated:
     """`calibrate_task` on the models that Triton serves now. Raises what it and `TritonModels` raise."""
     served = {name: await models.describe(name) for name in task.models}
     texts = [row.text for file in files for row in file.rows]
     scores = {name: await score(models, model, texts, progress) for name, model in served.items()}
-    return calibrate_task(task, files, served, scores, delta=delta, made_at=made_at, each_file=each_file)
+    return calibrate_task(task, files, served, scores, terms)
 
 
 def merged(policy: Policy | None, name: str, task: str, made: TaskPolicy, made_at: str) -> Policy:
@@ -192,7 +198,7 @@ def _refuse_too_few(target_error: float, delta: float, rows: int, certification:
     if certification < needed:
         total = round(needed / CERTIFICATION_SHARE)
         raise SettingsError(
-            f"{rows:,} labelled rows are too few: they cannot certify an error of {target_error:.2%} at delta {delta:g}",
+            f"{rows:,} labelled rows are too few to certify an error of {target_error:.2%} at delta {delta:g}",
             advice=f"label at least {total:,} (in each file, if each is to be certified), or raise target_error",
         )
 

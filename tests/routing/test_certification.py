@@ -8,12 +8,19 @@ from scipy import stats
 
 from stream_app.routing.certification import (
     COVERAGES,
+    Tally,
     binomial_cdf,
     certified_step,
     error_bound,
     labels_needed,
     rows_needed,
 )
+
+
+def steps(accepted, wrong):
+    """One sample's steps."""
+    return [(Tally(rows, errors),) for rows, errors in zip(accepted, wrong, strict=True)]
+
 
 counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -55,17 +62,24 @@ def test_certain_edges(p, n):
 def test_labels_needed(error, labels):
     """The known numbers of faultless labels at delta 5 %; one label fewer does not pass the test."""
     assert labels_needed(error, 0.05) == labels
-    assert certified_step([labels], [0], error, 0.05) == 0
-    assert certified_step([labels - 1], [0], error, 0.05) is None
+    assert certified_step(steps([labels], [0]), error, 0.05) == 0
+    assert certified_step(steps([labels - 1], [0]), error, 0.05) is None
     assert rows_needed(error, 0.05) * COVERAGES[0] >= labels
 
 
 def test_sequence_stops_at_the_first_failure():
     """A step behind one that failed is never promised, however good it looks; no rows accepted ends it too."""
-    assert certified_step([100, 200, 5000], [0, 40, 0], 0.05, 0.05) == 0
-    assert certified_step([100, 200, 300], [40, 0, 0], 0.05, 0.05) is None
-    assert certified_step([0, 200], [0, 0], 0.05, 0.05) is None
-    assert certified_step([], [], 0.05, 0.05) is None
+    assert certified_step(steps([100, 200, 5000], [0, 40, 0]), 0.05, 0.05) == 0
+    assert certified_step(steps([100, 200, 300], [40, 0, 0]), 0.05, 0.05) is None
+    assert certified_step(steps([0, 200], [0, 0]), 0.05, 0.05) is None
+    assert certified_step(steps([], []), 0.05, 0.05) is None
+
+
+def test_every_sample_must_pass():
+    """A step good in one sample and bad in another is not promised, nor one that accepts nothing in one."""
+    good, bad = Tally(1000, 10), Tally(1000, 60)
+    assert certified_step([(good, good), (good, bad)], 0.05, 0.05) == 0
+    assert certified_step([(good, Tally(0, 0))], 0.05, 0.05) is None
 
 
 def test_promise_holds_in_simulation():
@@ -80,7 +94,7 @@ def test_promise_holds_in_simulation():
         wrong = rng.random(rows) < 0.01 + 0.16 * rank
         accepted = [int((rank <= c).sum()) for c in COVERAGES]
         errors = [int((wrong & (rank <= c)).sum()) for c in COVERAGES]
-        step = certified_step(accepted, errors, target, delta)
+        step = certified_step(steps(accepted, errors), target, delta)
         certified += step is not None
         broken += step is not None and true_error[step] > target
     # Three standard deviations of a binomial with 2,000 trials at delta are 2 %.

@@ -1,0 +1,137 @@
+"""`shunt calibrate FILE...`: labelled rows in, a policy with a certified cut out."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import numpy as np
+
+from stream_app.classify.triton import TritonModels
+from stream_app.cli.configured import configured
+from stream_app.cli.scoring_bar import scoring_bar
+from stream_app.cli.table import as_table
+from stream_app.errors import SettingsError
+from stream_app.routing.policy import Policy, TaskPolicy, dump_policy, load_policy
+from stream_app.settings import Settings, Task
+from stream_app.training.calibrate import Calibrated, Terms, calibrate_on, merged
+from stream_app.training.evaluate import answers_of, with_llm
+from stream_app.training.recorded import Half, RecordedFile, label_indexes, read_recorded
+from stream_app.training.verdict import verdict
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE..."
+)
+@click.option("--task", "names", multiple=True, help="Which task the labels answer.  [default: the only one]")
+@click.option("--llm", help="Also say whether this model's recorded answers (field `llm`) help.")
+@click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups; test on the other.")
+@click.option(
+    "--delta",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="How often a promise may fail over such samples, for all tasks together.",
+)
+@click.option("--each-file", is_flag=True, help="Certify in every FILE by itself: holds for any mixture of them.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The policy file.")
+@configured
+def calibrate(
+    settings: Settings,
+    files: tuple[Path, ...],
+    names: tuple[str, ...],
+    llm: str | None,
+    half: Half | None,
+    delta: float,
+    each_file: bool,
+    out: Path,
+) -> None:
+    """Certify each task's target_error on labelled texts (JSON Lines, .gz too) and write the policy.
+
+    Rows need `text` and `label` (or `labels`: task -> label), and `group` where rows belong together. The rows
+    are split in three: to calibrate confidence, to certify the cut, to test. A policy file that is there already
+    is carried on: other tasks stay, its version rises.
+    """
+    tasks = calibrated_tasks(settings, names)
+    policy = load_policy(out.read_bytes(), str(out)) if out.exists() else None
+    certified = sum(task.target_error is not None for task in settings.tasks)
+    terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file)
+    for task in tasks:
+        recorded = [read_recorded(file, task.name, half) for file in files]
+        made = asyncio.run(_calibrate(settings, task, recorded, terms))
+        policy = merged(policy, _name(out), task.name, made.task, terms.made_at)
+        _show(task.name, made, llm)
+    if policy is not None:
+        _write(out, policy)
+        click.echo(f"\nPolicy {policy.ref} is in {out}")
+    click.echo('Next: name it in shunt.toml ([policy] file = "..."), then shunt run')
+
+
+def calibrated_tasks(settings: Settings, names: Sequence[str]) -> list[Task]:
+    """The tasks of these names, or the only one with a target_error. Raises SettingsError."""
+    by_name = {task.name: task for task in settings.tasks if task.target_error is not None}
+    if not by_name:
+        raise SettingsError("no task has a target_error", advice="calibration certifies one: set it in the settings")
+    if not names and len(by_name) > 1:
+        raise SettingsError(f"there are {len(by_name)} tasks", advice=f"say --task {' or --task '.join(by_name)}")
+    for name in names:
+        if name not in by_name:
+            raise SettingsError(f"no task {name} has a target_error", advice=f"there is {', '.join(by_name)}")
+    return [by_name[name] for name in (names or by_name)]
+
+
+async def _calibrate(settings: Settings, task: Task, files: Sequence[RecordedFile], terms: Terms) -> Calibrated:
+    texts = sum(len(file.rows) for file in files) * len(task.models)
+    async with TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models:
+        with scoring_bar(f"Scoring {task.name}", texts) as progress:
+            return await calibrate_on(models, task, files, terms, progress)
+
+
+def _name(out: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem)
+
+
+def _write(out: Path, policy: Policy) -> None:
+    """Replace the file at once: a worker that reads it meanwhile sees the old policy or the new one."""
+    beside = out.with_name(f".{out.name}.new")
+    beside.write_bytes(dump_policy(policy))
+    beside.replace(out)
+
+
+def _show(name: str, made: Calibrated, llm: str | None) -> None:
+    task = made.task
+    click.echo("\n" + as_table((name, ""), policy_lines(task)))
+    helped = None
+    if llm is not None:
+        truth = np.array(label_indexes(made.test, task.labels), np.intp)
+        answers = answers_of(llm, made.test, task.labels)
+        helped = with_llm(llm, made.test, made.routed.label == truth, made.routed.accepted, answers, truth)
+    click.echo("\n" + verdict(name, task, helped))
+
+
+def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
+    """What a person wants to know of a finished task, as label and value."""
+    sample, measured, certificate = task.sample, task.measured, task.certificate
+    error = "nothing accepted" if measured.accepted_error is None else f"{measured.accepted_error:.2%}"
+    lines = [
+        ("rows", f"{sample.calibration:,} calibration, {sample.certification:,} certification, {sample.test:,} test"),
+        ("domain", f"known words at least {task.domain.known_share_min:.0%}, {' '.join(task.domain.scripts)}"),
+    ]
+    for place, (tier, coverage) in enumerate(zip(task.tiers, measured.tier_coverage, strict=True), 1):
+        pool = " + ".join(f"{member.weight:.2f} {member.model}:{member.version}" for member in tier.members)
+        lines.append((f"tier {place}", f"{pool}{', isotonic' if tier.isotonic else ''}; accepts {coverage:.1%}"))
+    if certificate is None or task.tiers[0].threshold is None:
+        lines.append(("certified", f"nothing at {task.target_error:.2%}"))
+    else:
+        seen = f"{certificate.wrong:,} of {certificate.accepted:,}; bound {certificate.error_bound:.2%}"
+        promise = f"at most {certificate.error_max:.2%} of the accepted are wrong, {1 - certificate.delta:.1%} sure"
+        promise += ", in each file" if certificate.each_file else ""
+        lines.append(("cut", f"{task.tiers[0].threshold:.4f}"))
+        lines.append(("certified", f"{promise} ({seen})"))
+    lines.append(("on the test rows", f"{measured.coverage:.1%} accepted, {error} of them wrong"))
+    lines.append(("small models alone", f"{measured.small_accuracy:.2%} right"))
+    lines.append(("calibration error", f"{measured.expected_calibration_error:.4f} (15 bins)"))
+    return lines

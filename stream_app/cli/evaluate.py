@@ -1,0 +1,111 @@
+"""`shunt evaluate FILE --policy P`: what the policy does with labelled rows, and what an LLM makes of the rest."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+import orjson
+
+from stream_app.classify.triton import TritonModels
+from stream_app.cli.calibrate import calibrated_tasks
+from stream_app.cli.configured import configured
+from stream_app.cli.scoring_bar import scoring_bar
+from stream_app.cli.table import as_table
+from stream_app.routing.decide import Routed, TaskRouter
+from stream_app.routing.policy import Policy, load_policy
+from stream_app.routing.routers import task_routers
+from stream_app.settings import Settings, Task
+from stream_app.training.evaluate import Evaluation, evaluation, outcomes
+from stream_app.training.recorded import Half, RecordedRow, label_indexes, read_recorded
+from stream_app.training.scoring import route
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.option("--task", "name", help="Which task the labels answer.  [default: the only one]")
+@click.option("--llm", help="The model whose recorded answers (field `llm`) stand for the LLM's.")
+@click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write each row's outcome here.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@configured
+def evaluate(
+    settings: Settings,
+    file: Path,
+    policy_file: Path,
+    name: str | None,
+    llm: str | None,
+    half: Half | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Decide the labelled rows of FILE (JSON Lines, .gz too) by a policy and compare with their labels."""
+    (task,) = calibrated_tasks(settings, [name] if name else [])
+    rows = read_recorded(file, task.name, half).rows
+    policy = load_policy(policy_file.read_bytes(), str(policy_file))
+    router, routed = asyncio.run(_route(settings, task, rows, policy))
+    found = evaluation(
+        task.name,
+        rows,
+        routed,
+        np.array(label_indexes(rows, router.labels), np.intp),
+        labels=router.labels,
+        tiers=len(router.tiers),
+        certificate=policy.tasks[task.name].certificate,
+        llm=llm,
+    )
+    if out is not None:
+        lines = outcomes(rows, router.labels, routed, llm)
+        out.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
+    if as_json:
+        click.echo(orjson.dumps(flat(found)).decode())
+    else:
+        click.echo(as_table((f"{task.name}, {policy.ref}", ""), _shown(found)))
+
+
+async def _route(
+    settings: Settings, task: Task, rows: Sequence[RecordedRow], policy: Policy
+) -> tuple[TaskRouter, Routed]:
+    async with TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models:
+        served = {model: await models.describe(model) for model in task.models}
+        (router,) = task_routers([task], served, policy)
+        with scoring_bar(f"Scoring {task.name}", len(rows) * len(task.models)) as progress:
+            return router, await route(models, router, [row.text for row in rows], progress)
+
+
+def flat(found: Evaluation) -> dict[str, object]:
+    """The figures as one JSON object; those of the LLM stand beside the others, null without one."""
+    figures = msgspec.to_builtins(found)
+    llm = figures.pop("llm")
+    named = ("accuracy", "llm_accuracy", "cost_share", "performance_gap_recovered")
+    beside = {key: None if llm is None else llm.pop(key) for key in named}
+    return {**figures, **beside, "llm": llm}
+
+
+def _shown(found: Evaluation) -> list[tuple[str, str]]:
+    """The figures for a person, as label and value."""
+    lines = [
+        ("rows", f"{found.rows:,}"),
+        ("small models alone", f"{found.small_accuracy:.2%} right"),
+        ("accepted", f"{found.coverage:.2%} (by tier {', '.join(f'{share:.1%}' for share in found.tier_coverage)})"),
+        ("escalated", f"{found.escalated_share:.2%} (out of domain {found.out_of_domain_share:.2%})"),
+        ("wrong among accepted", "-" if found.accepted_error is None else f"{found.accepted_error:.2%}"),
+    ]
+    if found.target_error is not None and found.certified_bound is not None:
+        held = "held" if found.bound_held else "did not hold here"
+        lines.append(("certified", f"{found.target_error:.2%} (bound {found.certified_bound:.2%}): {held}"))
+    llm = found.llm
+    if llm is not None:
+        recovered = llm.performance_gap_recovered
+        lines += [
+            (f"{llm.name} alone", f"{llm.llm_accuracy:.2%} right"),
+            ("together", f"{llm.accuracy:.2%} right at {llm.cost_share:.1%} of the cost"),
+            ("gap recovered", "-" if recovered is None else f"{recovered:.0%}"),
+            ("refused", f"{llm.refused:,}"),
+            ("as many at random", f"{llm.random.accuracy:.2%} right"),
+            ("a perfect choice", f"{llm.oracle.accuracy:.2%} right at {llm.oracle.escalated_share:.1%} asked"),
+        ]
+    return lines
