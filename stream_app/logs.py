@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _SECRETS = re.compile(
     r"\b(sk-|gsk_|Bearer\s+|api[-_]key[\"']?\s*[:=]\s*[\"']?)[A-Za-z0-9._~+/-]{6,}[=*]*", re.IGNORECASE
 )
-_LEVEL_OF_NOISY = {"aiokafka": logging.WARNING, "httpx": logging.WARNING, "openai": logging.WARNING}
+_CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpx2", "openai", "asyncio")
+"""Libraries that say at level INFO what only their own authors want to know."""
 
 
 def masked(text: str) -> str:
@@ -68,5 +69,5 @@ def set_up_logging(level: str | int | None = None, stream: TextIO | None = None)
     root.handlers[:] = [handler]
     level = level or os.environ.get("SHUNT_LOG_LEVEL", "INFO")
     root.setLevel(level.upper() if isinstance(level, str) else level)
-    for name, at_least in _LEVEL_OF_NOISY.items():
-        logging.getLogger(name).setLevel(max(at_least, root.level))
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(root.level if root.level <= logging.DEBUG else logging.WARNING)

@@ -121,6 +121,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._now_s = now_s
         self._progress: dict[str, dict[int, PartitionProgress]] = {}
+        self._waiting_for: dict[str, str] = {}
+        self._joined: set[str] = set()
         ProcessCollector(registry=self.registry)
         self._records = self._count("records", "Input records taken in.", "lane")
         self._decisions = self._count("decisions", "Decisions published.", "kind", "decided_by")
@@ -140,6 +142,7 @@ class Metrics:
         self._membership_lost = self._count("membership_lost", "Times the group went on without us.", "lane")
         self._owned = self._gauge("partitions_owned", "Input partitions this worker owns.", "lane")
         self._in_flight = self._gauge("records_in_flight", "Records taken in and not yet delivered.", "lane")
+        self._waiting = self._gauge("waiting", "1 while the lane waits on purpose.", "lane", "reason")
         self._committed = self._gauge(
             "committed_offset", "Next offset the lane will read.", "lane", "partition"
         )
@@ -222,8 +225,13 @@ class Metrics:
         self._membership_lost.labels(lane).inc()
 
     def partitions_owned(self, lane: Lane, n: int) -> None:
-        """The lane owns `n` partitions now."""
+        """The lane is a member of its group and owns `n` partitions now (0 where others own them all)."""
+        self._joined.add(lane)
         self._owned.labels(lane).set(n)
+
+    def has_joined(self, lane: Lane) -> bool:
+        """True once the lane has been given its partitions for the first time."""
+        return lane in self._joined
 
     def in_flight(self, lane: Lane, n: int) -> None:
         """`n` records of the lane are taken in and not delivered."""
@@ -250,6 +258,19 @@ class Metrics:
             return
         for gauge in (self._committed, self._lag):
             gauge.remove_by_labels({"lane": lane, "partition": str(partition)})
+
+    def waiting(self, lane: Lane, reason: str | None) -> None:
+        """The lane holds work back on purpose (`"budget"`, `"the LLM"`, `"Triton"`); None: no longer."""
+        before = self._waiting_for.pop(lane, None)
+        if before is not None and before != reason:
+            self._waiting.labels(lane, before).set(0)
+        if reason is not None:
+            self._waiting_for[lane] = reason
+            self._waiting.labels(lane, reason).set(1)
+
+    def waiting_for(self, lane: Lane) -> str | None:
+        """What the lane waits for on purpose, if it does."""
+        return self._waiting_for.get(lane)
 
     def progress(self, lane: Lane) -> dict[int, PartitionProgress]:
         """How far each partition of the lane is, by partition number."""

@@ -46,6 +46,7 @@ COMMANDS = (
     Listed("init", "stream_app.cli.init:init", "Write a commented shunt.toml, its fields read off a topic."),
     Listed("topics", "stream_app.cli.topics:topics", "Make the topics of a pipeline."),
     Listed("check", "stream_app.cli.check:check", "Is everything reachable, and does it fit together?"),
+    Listed("run", "stream_app.cli.run:run", "Run one worker: both lanes, one of them, or the live page."),
     Listed("produce", "stream_app.cli.produce:produce", "Send a file of JSON Lines to the input topic."),
     Listed("consume", "stream_app.cli.consume:consume", "Print the decisions, or any topic, as they come."),
     Listed("status", "stream_app.cli.status:status", "Lag, rates, share escalated, spend, dead letters."),
@@ -94,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result: Any = shunt.main(args=arguments, prog_name="shunt", standalone_mode=False)
         status = result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        status = error.exit_code
     except click.UsageError as error:
         status = _complain(f"{error.format_message()} (see `{_help_of(error)}`)", error.exit_code)
     except click.ClickException as error:

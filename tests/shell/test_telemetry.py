@@ -87,9 +87,7 @@ def test_a_batch_counts_like_its_values_one_by_one(values: list[float]) -> None:
     assert found["shunt_decision_latency_seconds_sum", (("route", "small"),)] == pytest.approx(sum(kept))
 
 
-@given(
-    st.lists(st.floats(min_value=0, max_value=80_000), min_size=1, max_size=300), st.sampled_from([0.5, 0.99])
-)
+@given(st.lists(st.floats(min_value=0, max_value=80_000), min_size=1, max_size=300), st.sampled_from([0.5, 0.99]))
 def test_a_quantile_lies_in_the_right_bucket(values: list[float], share: float) -> None:
     """The estimate never leaves the bucket that holds the true quantile."""
     metrics = Metrics()
