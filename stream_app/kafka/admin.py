@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream_app.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.structs import OffsetAndMetadata
+
     from stream_app.kafka.connection import Connection
+
+COORDINATOR_TRIES = 20
+COORDINATOR_RETRY_S = 0.5
+"""The first question about any group makes a new cluster create its topic of offsets: some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,7 @@ async def lane_lag(connection: Connection, lane: str, topic: str, partitions: in
     group = f"{connection.kafka.group}-{lane}"
     assigned = [TopicPartition(topic, number) for number in range(partitions)]
     async with connection.admin() as admin:
-        stored = await admin.list_consumer_group_offsets(group)
+        stored = await _stored(admin, group)
     committed = {tp: stored[tp].offset for tp in assigned if tp in stored and stored[tp].offset >= 0}
     consumer = connection.consumer(None, "shunt-status")
     await connection.start(consumer)
@@ -41,6 +52,18 @@ async def lane_lag(connection: Connection, lane: str, topic: str, partitions: in
         await consumer.stop()
     records = behind(begin, end, committed, from_earliest=connection.kafka.start == "earliest")
     return LaneLag(lane, group, topic, records, started=bool(committed))
+
+
+async def _stored(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """The group's offsets. Raises StartError when Kafka cannot say, even after some tries."""
+    for left in reversed(range(COORDINATOR_TRIES)):
+        try:
+            return await admin.list_consumer_group_offsets(group)
+        except KafkaError as error:
+            if not (error.retriable and left):
+                raise StartError(f"Kafka does not tell the offsets of group {group}", advice=str(error)) from error
+            await asyncio.sleep(COORDINATOR_RETRY_S)
+    raise AssertionError("the last try returns or raises")
 
 
 def behind(
