@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+import msgspec
+
 Headers = tuple[tuple[str, bytes | None], ...]
 """Record headers, in order; a name may stand more than once, and Kafka lets a value be null."""
 
@@ -27,9 +29,11 @@ class Kind(StrEnum):
     CORRECTION = "correction"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a record stood: it identifies the record for ever."""
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """Where a record stood: it identifies the record for ever.
+
+    A struct, as `Event` is: the hot path makes one of each for every record, at a fifth of a dataclass's price.
+    """
 
     topic: str
     partition: int
@@ -42,8 +46,7 @@ class Source:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One decoded input. `payload` is a JSON object in the very bytes it came in, less the id and text fields."""
 
     id: str

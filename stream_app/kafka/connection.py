@@ -59,14 +59,16 @@ class Connection:
             fetch_max_wait_ms=200,
         )
 
-    def transactional_producer(self, transactional_id: str) -> AIOKafkaProducer:
-        """An idempotent, transactional producer, not started."""
+    def transactional_producer(
+        self, transactional_id: str, batch_bytes_max: int = BATCH_BYTES_MAX
+    ) -> AIOKafkaProducer:
+        """An idempotent, transactional producer, not started. No topic it writes to takes smaller batches."""
         return AIOKafkaProducer(
             bootstrap_servers=self.kafka.bootstrap_servers,
             client_id=transactional_id,
             transactional_id=transactional_id,
             transaction_timeout_ms=self.kafka.transaction_timeout_ms,
-            max_batch_size=BATCH_BYTES_MAX,
+            max_batch_size=batch_bytes_max,
             request_timeout_ms=max(self.kafka.transaction_timeout_ms, 10_000),
             acks="all",
             linger_ms=0,
@@ -103,11 +105,11 @@ class Connection:
         """The facts of those topics that exist."""
         wanted = list(dict.fromkeys(names))
         async with self.admin() as admin:
-            described = await admin.describe_topics(wanted)
+            described = await admin.describe_topics()  # all: asking for one by name would create it
             counts = {
                 topic["topic"]: len(topic["partitions"])
                 for topic in cast("list[dict[str, Any]]", described)
-                if not topic["error_code"]
+                if topic["topic"] in wanted and not topic["error_code"]
             }
             if not counts:
                 return {}

@@ -30,7 +30,7 @@ from aiokafka.errors import (
 
 from stream_app.errors import KafkaUnreachable, MembershipLost, MembershipLostTooOften, ShuntError, StartError
 from stream_app.kafka.partition import PartitionLife, PartitionStatus
-from stream_app.kafka.transactions import TransactionalOutput, translate
+from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -79,6 +79,7 @@ class OwnedPartition:
         self.opening: asyncio.Task[None] | None = None
         self._output = output
         self._membership = membership
+        self._failed = False
 
     @property
     def number(self) -> int:
@@ -111,13 +112,16 @@ class OwnedPartition:
         Raises MembershipLost when the partition is not ours any more (the membership knows by then, and joins
         again: the caller just drops the work), DeliveryRefused when the broker never will.
         """
-        if not self.may_deliver:
+        if not self.may_deliver or self._failed:
             raise MembershipLost(f"{self.tp.topic}/{self.number} is not owned any more")
+        # Until it has succeeded it counts as failed: a later commit must never pass this one's records.
+        self._failed = True
         try:
             await self._output.commit(outgoing, self.tp, offset, metadata)
         except MembershipLost as error:
             self._membership.lose(error, self)
             raise
+        self._failed = False
         self.committed = offset
 
     async def open_output(self) -> None:
@@ -162,12 +166,14 @@ class Membership(ConsumerRebalanceListener):
         topic: str,
         group: str,
         work: LaneWork,
+        batch_bytes_max: int = BATCH_BYTES_MAX,
         make_output: Callable[..., TransactionalOutput] = TransactionalOutput,
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._group = group
         self._work = work
+        self._batch_bytes_max = min(batch_bytes_max, BATCH_BYTES_MAX)
         self._make_output = make_output
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._epoch = 0
@@ -222,9 +228,9 @@ class Membership(ConsumerRebalanceListener):
     async def _stay_joined(self, stop: asyncio.Event) -> None:
         """One membership: from joining to `stop`, or to its loss (MembershipLost)."""
         self._failure = asyncio.get_running_loop().create_future()
-        consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker")
-        stopping = asyncio.create_task(stop.wait())
         async with self._connection.admin() as self._admin:
+            consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker")
+            stopping = asyncio.create_task(stop.wait())
             try:
                 consumer.subscribe([self._topic], listener=self)
                 await self._connection.start(consumer)
@@ -367,7 +373,7 @@ class Membership(ConsumerRebalanceListener):
             producer_id = f"{self._group}:{tp.topic}:{tp.partition}"
             kafka = self._connection.kafka
             output = self._make_output(
-                lambda name=producer_id: self._connection.transactional_producer(name),
+                lambda name=producer_id: self._connection.transactional_producer(name, self._batch_bytes_max),
                 self._group,
                 kafka.transaction_timeout_ms / 1000 * 2,
             )

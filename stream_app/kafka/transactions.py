@@ -121,9 +121,9 @@ class TransactionalOutput:
                 try:
                     await self._check_sends(await self._send(outgoing))
                     await self._send_offsets({source: OffsetAndMetadata(offset, metadata)})
-                except (KafkaError, AssertionError) as error:
+                except Exception:
                     await self._abort()
-                    raise translate(error, doing) from error
+                    raise
                 await self._producer.commit_transaction()
         except (*LOST, KafkaError, AssertionError) as error:  # AssertionError: aiokafka's state table
             raise translate(error, doing) from error
@@ -143,11 +143,12 @@ class TransactionalOutput:
         for topic, partition, key, value, headers, timestamp_ms in outgoing:
             target = (topic, partition)
             append = appends.get(target)
-            if append is None or append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
+            listed = list(headers)  # aiokafka's C code takes nothing else
+            if append is None or append(timestamp=timestamp_ms, key=key, value=value, headers=listed) is None:
                 builder = create()
                 batches.setdefault(target, []).append(builder)
                 append = appends[target] = builder.append
-                append(timestamp=timestamp_ms, key=key, value=value, headers=headers)  # the first one always fits
+                append(timestamp=timestamp_ms, key=key, value=value, headers=listed)  # the first one always fits
         return batches
 
     async def _send_in_order(self, target: tuple[str, int], builders: list[Any]) -> list[asyncio.Future[Any]]:

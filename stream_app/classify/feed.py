@@ -1,0 +1,116 @@
+"""What waits of one partition, and the order in which its batches leave. Pure state, no I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.kafka.membership import OwnedPartition
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+RECORD_OVERHEAD_BYTES = 500
+"""What a record costs in memory beside its value, roughly: the object, its key and headers."""
+
+
+class Run:
+    """Consecutive records of one partition inside a batch, committed as `next_offset`.
+
+    `turn` comes when all before it in the partition have ended.
+    """
+
+    __slots__ = ("done", "feed", "next_offset", "records", "turn")
+
+    def __init__(
+        self, feed: Feed, records: Sequence[Record], next_offset: int, turn: asyncio.Future[None] | None
+    ) -> None:
+        self.feed = feed
+        self.records = records
+        self.next_offset = next_offset
+        self.turn = turn
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Feed:
+    """One partition's queue: bounded by records and bytes, at most `runs_max` runs under way."""
+
+    def __init__(self, partition: OwnedPartition, records_max: int, bytes_max: int, runs_max: int = 2) -> None:
+        self.partition = partition
+        self.closing = False
+        self.broken = False
+        """A run of this partition was not delivered: none after it may be, or the commit would pass it."""
+        self._records_max, self._bytes_max, self._runs_max = records_max, bytes_max, runs_max
+        self._waiting: deque[Record] = deque()
+        self._waiting_bytes = 0
+        self._runs = 0
+        self._last: asyncio.Future[None] | None = None
+
+    def put(self, records: Sequence[Record]) -> None:
+        """Takes fetched records, and asks for no more once the bound is reached."""
+        self._waiting.extend(records)
+        self._waiting_bytes += sum(len(record.value or b"") for record in records)
+        self._waiting_bytes += RECORD_OVERHEAD_BYTES * len(records)
+        if len(self._waiting) >= self._records_max or self._waiting_bytes >= self._bytes_max:
+            self.partition.pause()
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not in a run yet."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return not self._waiting and not self._runs
+
+    @property
+    def can_run(self) -> bool:
+        """A run may be taken now."""
+        return bool(self._waiting) and self._runs < self._runs_max and not (self.closing or self.broken)
+
+    def peek(self, count: int) -> list[Record]:
+        """The first `count` waiting records, left where they are."""
+        return [record for record, _ in zip(self._waiting, range(count), strict=False)]
+
+    def take(self, count: int) -> Run:
+        """The next run, of at most `count` records."""
+        records = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        self._waiting_bytes -= sum(len(record.value or b"") + RECORD_OVERHEAD_BYTES for record in records)
+        if 2 * len(self._waiting) <= self._records_max and 2 * self._waiting_bytes <= self._bytes_max:
+            self.partition.resume()
+        return self._line_up(records, records[-1].offset + 1)
+
+    def mark(self, position: int) -> Run:
+        """A run without records, to commit a position that moved over transaction markers."""
+        return self._line_up((), position)
+
+    def _line_up(self, records: Sequence[Record], next_offset: int) -> Run:
+        run = Run(self, records, next_offset, self._last)
+        self._last = run.done
+        self._runs += 1
+        return run
+
+    def finish(self, run: Run, *, delivered: bool) -> None:
+        """The run has ended: the next one's turn comes. Only the first call for a run counts."""
+        if run.done.done():
+            return
+        self.broken = self.broken or not delivered
+        self._runs -= 1
+        run.done.set_result(None)
+
+    def close(self) -> None:
+        """Takes nothing more, and forgets what waits: it was never committed."""
+        self.closing = True
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    async def drained(self) -> None:
+        """Returns when every run under way has ended."""
+        if self._last is not None:
+            await asyncio.shield(self._last)

@@ -1,0 +1,260 @@
+"""What leaves the hot path for each record: a final, an escalation, a tombstone or a dead letter."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from aiokafka.partitioner import murmur2
+
+from stream_app.codec import (
+    Cause,
+    Codec,
+    Grade,
+    SmallAnswers,
+    cause_of,
+    dead_letter,
+    encode_escalation,
+    record_batch_bytes,
+)
+from stream_app.events import Answer, Ask, Decision, Escalation, Event, Kind, Outgoing, Source, Tombstone
+from stream_app.routing.action import recommended_action
+from stream_app.routing.decide import Route, TaskRouter
+from stream_app.routing.prune import pruned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.classify.deciding import Verdicts
+    from stream_app.errors import UnreadableRecord
+    from stream_app.kafka.topics import TopicFound
+    from stream_app.settings import Settings
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+SIZE_MARGIN_BYTES = 64 * 1024
+"""A value this far below the topic's limit needs no exact count: headers and the decision's own part are less."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a batch became, counted for the metrics."""
+
+    accepted: int = 0
+    escalated: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    dead: Counter[str] = field(default_factory=Counter[str])
+    tombstones: int = 0
+    provisional: int = 0
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+
+
+class Outbox:
+    """Turns decoded records and verdicts into records to produce, by one policy's routers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        codec: Codec,
+        routers: tuple[TaskRouter, ...],
+        topics: Mapping[str, TopicFound],
+        policy: str | None,
+    ) -> None:
+        names = settings.kafka.names
+        self._codec = codec
+        self._routers = routers
+        self._policy = policy
+        self._provisional = settings.decisions.provisional
+        self._prune_eps = settings.llm.prune_eps if settings.llm.prune else 0.0
+        self._actions = settings.decisions.recommended_action
+        self._input, self._decisions = topics[names.input], topics[names.decisions]
+        self._escalations, self._dlq = topics[names.escalations], topics[names.dlq]
+        self._encoder = codec.finals(policy, self._recommend)
+        self._grades = [
+            tuple(
+                Grade(
+                    model=tier.ref,
+                    threshold=tier.threshold,
+                    policy=router.policy,
+                    certified=router.certified,
+                    uncertified_reason=router.uncertified_reason,
+                )
+                for tier in router.tiers
+            )
+            for router in routers
+        ]
+
+    # Records that are no events
+
+    def unreadable(self, record: Record, error: UnreadableRecord) -> Outgoing:
+        """The dead letter of a record that is no event."""
+        return self.dead(record, cause_of(error, "decode"))
+
+    def dead(self, record: Record, cause: Cause) -> Outgoing:
+        """The record byte for byte on the dead-letter topic, with its cause."""
+        source = Source(record.topic, record.partition, record.offset, record.timestamp)
+        letter = dead_letter(record.key, record.value, record.headers, source, cause, self._dlq.message_bytes_max)
+        partition = record.partition % self._dlq.partitions
+        return Outgoing(self._dlq.name, partition, letter.key, letter.value, letter.headers)
+
+    def tombstone(self, tombstone: Tombstone) -> Outgoing:
+        """A null value passes as a null value."""
+        partition = self.decisions_partition(tombstone.source.partition, tombstone.key)
+        headers = self._codec.tombstone_headers(tombstone)
+        return Outgoing(self._decisions.name, partition, tombstone.key, None, headers)
+
+    def decisions_partition(self, source_partition: int, key: bytes | None) -> int:
+        """The input's number where the counts match, else murmur2 of the key as Java clients take it, else the
+
+        source partition modulo the count. Fixed when the event is first decided.
+        """
+        count = self._decisions.partitions
+        if count == self._input.partitions:
+            return source_partition
+        if key is not None:
+            return (murmur2(key) & 0x7FFFFFFF) % count
+        return source_partition % count
+
+    # Events
+
+    def accepted(
+        self, rows: Sequence[int], events: Sequence[Event], records: Sequence[Record], verdicts: Verdicts, at_ms: int
+    ) -> tuple[list[Outgoing], Tally]:
+        """The finals of `rows`, all accepted, in order. One too large for its topic becomes a dead letter."""
+        tally = Tally(accepted=len(rows))
+        if not rows:
+            return [], tally
+        where = np.asarray(rows, np.intp)
+        columns = [
+            SmallAnswers(
+                task=router.task,
+                labels=router.labels,
+                grades=grades,
+                label=routed.label[where],
+                grade=routed.tier[where],
+                probabilities=routed.probabilities[where],
+            )
+            for router, grades, routed in zip(self._routers, self._grades, verdicts.routed, strict=True)
+        ]
+        for column in columns:
+            for index, count in enumerate(np.bincount(column.label, minlength=len(column.labels)).tolist()):
+                tally.answers[column.task, column.labels[index]] += count
+        chosen = [events[row] for row in rows]
+        topic, same = self._decisions.name, self._decisions.partitions == self._input.partitions
+        roomy = self._decisions.message_bytes_max - SIZE_MARGIN_BYTES
+        outgoing: list[Outgoing] = []
+        append = outgoing.append
+        for event, (value, headers) in zip(chosen, self._encoder.encode(chosen, columns, at_ms), strict=True):
+            number = event.source.partition
+            partition = number if same else self.decisions_partition(number, event.key)
+            append(Outgoing(topic, partition, event.key, value, headers))
+            if len(value) > roomy:
+                self._replace_oversized(outgoing, self._decisions, records[rows[len(outgoing) - 1]], tally)
+        return outgoing, tally
+
+    def _replace_oversized(self, outgoing: list[Outgoing], topic: TopicFound, record: Record, tally: Tally) -> None:
+        """Replaces the last outgoing record by a dead letter if its topic will not take it."""
+        last = outgoing[-1]
+        size_bytes = record_batch_bytes(last.key, last.value, last.headers)
+        if size_bytes <= topic.message_bytes_max:
+            return
+        message = f"{size_bytes} bytes, but {topic.name} takes {topic.message_bytes_max} (max.message.bytes)"
+        outgoing[-1] = self.dead(record, Cause("classify", "output_too_large", "OutputTooLarge", message))
+        tally.dead["output_too_large"] += 1
+
+    def escalated(
+        self, row: int, event: Event, record: Record, verdicts: Verdicts, at_ms: int, tally: Tally
+    ) -> list[Outgoing]:
+        """The escalation of a row with an unsure task, and its provisional decision where one is asked for."""
+        sure: dict[str, Answer] = {}
+        asks: list[Ask] = []
+        for index, router in enumerate(self._routers):
+            routed = verdicts.routed[index]
+            route = Route(routed.route[row])
+            answer = self._answer(index, row, verdicts)
+            if route is Route.ACCEPTED:
+                sure[router.task] = answer
+                continue
+            because = "out_of_domain" if route is Route.OUT_OF_DOMAIN else "unsure"
+            asks.append(Ask(router.task, self._labels_to_ask(router, answer, because), answer, because))
+            tally.escalated[router.task, because] += 1
+        number = self.decisions_partition(event.source.partition, event.key)
+        escalation = Escalation(
+            source=event.source,
+            asks=tuple(asks),
+            sure=sure,
+            policy=self._policy,
+            revision=1 if self._provisional else 0,
+            output_partition=number,
+            escalated_at_ms=at_ms,
+        )
+        partition = zlib.crc32(_normalised(event.text)) % self._escalations.partitions
+        headers = encode_escalation(escalation, record.headers)
+        outgoing = [Outgoing(self._escalations.name, partition, record.key, record.value, headers)]
+        if len(record.value or b"") > self._escalations.message_bytes_max - SIZE_MARGIN_BYTES:
+            self._replace_oversized(outgoing, self._escalations, record, tally)
+        if self._provisional and outgoing[0].topic == self._escalations.name:
+            outgoing.append(self._provisional_of(event, sure, asks, number, at_ms))
+            tally.provisional += 1
+        return outgoing
+
+    def _labels_to_ask(self, router: TaskRouter, answer: Answer, because: str) -> tuple[str, ...]:
+        """The pruned labels, in the model's order, and those no tier can give.
+
+        Nothing is pruned for a text outside the calibrated domain: its probabilities rule nothing out.
+        """
+        eps = 0.0 if because == "out_of_domain" else self._prune_eps
+        return pruned(answer.probabilities, eps, router.llm_only)
+
+    def _answer(self, index: int, row: int, verdicts: Verdicts) -> Answer:
+        """What the small models say of a task, accepted or not."""
+        router, routed = self._routers[index], verdicts.routed[index]
+        tier = router.tiers[routed.tier[row]]
+        route = Route(routed.route[row])
+        probabilities = [round(float(share), 6) for share in routed.probabilities[row]]
+        accepted = route is Route.ACCEPTED
+        return Answer(
+            label=router.labels[routed.label[row]],
+            confidence=round(float(routed.confidence[row]), 6),
+            probabilities=dict(zip(router.labels, probabilities, strict=True)),
+            threshold=tier.threshold,
+            decided_by="small",
+            model=tier.ref,
+            certified=router.certified if accepted else False,
+            policy=router.policy,
+            escalated_because=None if accepted else ("out_of_domain" if route is Route.OUT_OF_DOMAIN else "unsure"),
+            uncertified_reason=router.uncertified_reason if accepted else None,
+        )
+
+    def _provisional_of(
+        self, event: Event, sure: dict[str, Answer], asks: Sequence[Ask], partition: int, at_ms: int
+    ) -> Outgoing:
+        """The small answers at once, while the LLM is asked."""
+        answers = {**sure, **{ask.task: ask.small for ask in asks}}
+        ordered = {router.task: answers[router.task] for router in self._routers}
+        decision = Decision(
+            event=event,
+            kind=Kind.PROVISIONAL,
+            revision=0,
+            decided_by="small",
+            answers=ordered,
+            policy=self._policy,
+            certified=False,
+            decided_at_ms=at_ms,
+            pending=tuple(ask.task for ask in asks),
+            recommended_action=self._recommend([answer.label for answer in ordered.values()]),
+        )
+        value, headers = self._codec.encode_decision(decision)
+        return Outgoing(self._decisions.name, partition, event.key, value, headers)
+
+    def _recommend(self, labels: Sequence[str]) -> str | None:
+        return recommended_action(self._actions, labels)
+
+
+def _normalised(text: str) -> bytes:
+    """Texts that differ in case and spacing alone meet in one partition, and so in one worker's cache."""
+    return " ".join(text.casefold().split()).encode("utf-8", "replace")

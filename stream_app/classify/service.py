@@ -1,0 +1,343 @@
+"""The hot path: fetched records are batched over partitions, decided, and delivered, partition by partition.
+
+    arrived ─► feeds ─► batch ─► decode ─► score and route ─► outbox ─► one transaction a partition
+                          └ the next batch is scored while the last one is delivered
+
+Exactly once: a run's outcomes and its offset commit together, runs of a partition in order (`Run.turn`), and a
+run that fails ends its partition for this membership.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from stream_app.classify.feed import Feed, Run
+from stream_app.classify.first_look import RECORDS_MAX, RECORDS_MIN, due, look
+from stream_app.classify.outbox import Outbox, Tally
+from stream_app.codec import Cause
+from stream_app.errors import MembershipLost, UnreadableRecord
+from stream_app.events import Event, Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.classify.deciding import Decider
+    from stream_app.codec import Codec
+    from stream_app.kafka.membership import Committed, Membership, OwnedPartition
+    from stream_app.settings import Settings
+    from stream_app.telemetry import Metrics
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+log = logging.getLogger(__name__)
+
+BATCHES_IN_FLIGHT = 3
+"""One being scored, one being delivered, one being decoded."""
+WAITING_BYTES_MAX = 128 * 1024 * 1024
+"""What all partitions of a worker may hold in memory before they are decided."""
+TICK_S = 0.5
+DECODE_CHUNK = 2_048
+"""Records decoded before the event loop gets a turn: about 10 ms."""
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A batch's records as events, and where each stands. `out` has one list of records to produce for each."""
+
+    records: list[Record]
+    out: list[Outgoing | None]
+    events: list[Event]
+    places: list[int]
+    tally: Tally
+
+
+class ClassifyLane:
+    """Owns the partitions of the input topic that the group gives it. Implements `LaneWork`.
+
+    `make_membership` gets this lane and gives its membership: tests put in one with a fault.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        codec: Codec,
+        decider: Decider,
+        outbox: Outbox,
+        metrics: Metrics,
+        make_membership: Callable[[ClassifyLane], Membership],
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._settings = settings
+        self._codec = codec
+        self._decider = decider
+        self._outbox = outbox
+        self._metrics = metrics
+        self._now_ms = now_ms
+        self._feeds: dict[OwnedPartition, Feed] = {}
+        self._ripe = asyncio.Event()
+        self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._judged = False
+        self._next_start_s = 0.0
+        self.membership = make_membership(self)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop`, then drains. Raises what ends the worker, bare."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                pumping = self._tasks.create_task(self._pump())
+                ticking = self._tasks.create_task(self._tick())
+                await self.membership.run(stop)
+                pumping.cancel()
+                ticking.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    # LaneWork
+
+    def opened(self, partition: OwnedPartition, committed: Committed) -> None:
+        """A queue for the partition."""
+        batch = self._settings.classify.batch_records_max
+        owned = max(1, len(list(self.membership.owned)))
+        self._feeds[partition] = Feed(partition, max(256, 2 * batch // owned), WAITING_BYTES_MAX // owned)
+        self._metrics.committed("classify", partition.number, committed.offset)
+
+    def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
+        """Queues the records."""
+        self._feeds[partition].put(records)
+        self._metrics.records("classify", len(records))
+        self._ripe.set()
+
+    async def hand_over(self, partitions: frozenset[OwnedPartition]) -> None:
+        """What is in a batch is delivered; what only waits is left to the next owner."""
+        feeds = [self._feeds[partition] for partition in partitions if partition in self._feeds]
+        for feed in feeds:
+            feed.close()
+        await asyncio.gather(*(feed.drained() for feed in feeds))
+
+    def lost(self, partition: OwnedPartition) -> None:
+        """Forgets the partition; runs under way find it lost when their turn comes."""
+        feed = self._feeds.pop(partition, None)
+        if feed is not None:
+            feed.close()
+        self._metrics.partition_gone("classify", partition.number)
+
+    # Batching
+
+    async def _pump(self) -> None:
+        """Forms batches for ever: after a short linger, no sooner than transactions may follow each other."""
+        while True:
+            await self._ripe.wait()
+            self._ripe.clear()
+            if not self._judged and not await self._judge():
+                continue
+            await self._linger()
+            await self._slots.acquire()
+            runs = self._take()
+            if not runs:
+                self._slots.release()
+                continue
+            # A transaction costs about 1 ms of CPU, so their number a second is bounded.
+            pause_s = len(runs) / self._settings.kafka.transactions_per_s_max
+            self._next_start_s = asyncio.get_running_loop().time() + pause_s
+            cast("asyncio.TaskGroup", self._tasks).create_task(self._work(runs))
+            if any(feed.can_run for feed in self._feeds.values()):
+                self._ripe.set()
+
+    async def _linger(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiting = sum(feed.waiting for feed in self._feeds.values())
+        linger_s = self._settings.classify.linger_ms / 1000
+        if waiting >= self._settings.classify.batch_records_max:
+            linger_s = 0.0
+        pause_s = max(linger_s, self._next_start_s - loop.time())
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+
+    def _take(self) -> list[Run]:
+        """A run of every partition that may have one, the batch shared fairly between them."""
+        ready = [feed for feed in self._feeds.values() if feed.can_run]
+        runs: list[Run] = []
+        room = self._settings.classify.batch_records_max
+        for place, feed in enumerate(sorted(ready, key=lambda feed: feed.waiting)):
+            run = feed.take(max(1, room // (len(ready) - place)))
+            room -= len(run.records)
+            runs.append(run)
+            if room <= 0:
+                break
+        return runs
+
+    async def _judge(self) -> bool:
+        """Whether work may begin; raises UnreadableTopic where most of the first records are no events."""
+        started_s = asyncio.get_running_loop().time()
+        while True:
+            first = [record for feed in self._feeds.values() for record in feed.peek(RECORDS_MAX)][:RECORDS_MAX]
+            if not first:
+                return False
+            final = due(len(first), asyncio.get_running_loop().time() - started_s)
+            if len(first) >= RECORDS_MIN or final:
+                found = look(first, self._decode)
+                if found.passes() or len(first) < RECORDS_MIN:
+                    self._judged = True
+                    return True
+                if final:
+                    raise found.failure(self._settings.kafka.input_topic)
+            await asyncio.sleep(0.05)
+
+    # One batch
+
+    async def _work(self, runs: list[Run]) -> None:
+        released = False
+        try:
+            decoded = await self._decode_all(runs)
+            extra = await self._decide(decoded)
+            self._slots.release()
+            released = True
+            self._count(decoded.tally)
+            await self._deliver_all(runs, decoded.out, extra)
+        finally:
+            if not released:
+                self._slots.release()
+            for run in runs:
+                run.feed.finish(run, delivered=False)
+            self._ripe.set()
+
+    def _decode(self, record: Record) -> object:
+        return self._codec.decode(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value,
+            record.headers,
+        )
+
+    async def _decode_all(self, runs: list[Run]) -> Decoded:
+        records = [record for run in runs for record in run.records]
+        decoded = Decoded(records, [None] * len(records), [], [], Tally())
+        for place, record in enumerate(records):
+            if place and place % DECODE_CHUNK == 0:
+                await asyncio.sleep(0)  # heartbeats get their turn
+            try:
+                item = self._decode(record)
+            except UnreadableRecord as error:
+                decoded.out[place] = self._outbox.unreadable(record, error)
+                decoded.tally.dead[error.cause] += 1
+                continue
+            if isinstance(item, Event):
+                decoded.events.append(item)
+                decoded.places.append(place)
+            else:
+                decoded.out[place] = self._outbox.tombstone(cast("Any", item))
+                decoded.tally.tombstones += 1
+        return decoded
+
+    async def _decide(self, decoded: Decoded) -> dict[int, Outgoing]:
+        """Fills `decoded.out` for every event; gives the provisional decisions by place."""
+        extra: dict[int, Outgoing] = {}
+        events, places, records = decoded.events, decoded.places, decoded.records
+        if not events:
+            return extra
+        verdicts = await self._decider.decide([event.text for event in events])
+        at_ms = self._now_ms()
+        rows = np.flatnonzero(verdicts.accepted).tolist()
+        finals, tally = self._outbox.accepted(rows, events, [records[place] for place in places], verdicts, at_ms)
+        tally.dead += decoded.tally.dead
+        tally.tombstones = decoded.tally.tombstones
+        decoded.tally = tally
+        for row, final in zip(rows, finals, strict=True):
+            decoded.out[places[row]] = final
+        for row in np.flatnonzero(~verdicts.accepted).tolist():
+            place = places[row]
+            if row in verdicts.refused:
+                cause = Cause("classify", "model_refused", "ModelRefused", verdicts.refused[row].message)
+                decoded.out[place] = self._outbox.dead(records[place], cause)
+                tally.dead["model_refused"] += 1
+                continue
+            escalated = self._outbox.escalated(row, events[row], records[place], verdicts, at_ms, tally)
+            decoded.out[place] = escalated[0]
+            if len(escalated) > 1:
+                extra[place] = escalated[1]
+        self._note_latency(decoded, rows, at_ms)
+        return extra
+
+    async def _deliver_all(self, runs: list[Run], out: list[Outgoing | None], extra: dict[int, Outgoing]) -> None:
+        """Every partition's part in a transaction of its own, side by side."""
+        deliveries: list[Any] = []
+        start = 0
+        for run in runs:
+            end = start + len(run.records)
+            outgoing = cast("list[Outgoing]", out[start:end])
+            if extra:
+                outgoing = outgoing + [extra[place] for place in range(start, end) if place in extra]
+            deliveries.append(self._deliver(run, outgoing))
+            start = end
+        await asyncio.gather(*deliveries)
+
+    async def _deliver(self, run: Run, outgoing: Sequence[Outgoing]) -> None:
+        feed, partition = run.feed, run.feed.partition
+        if run.turn is not None:
+            await run.turn
+        if feed.broken:
+            return
+        started_s = time.perf_counter()
+        try:
+            await partition.deliver(outgoing, run.next_offset)
+        except MembershipLost as loss:
+            log.info("%d records of partition %d are dropped: %s", len(run.records), partition.number, loss)
+            self._metrics.transaction("classify", "fenced", time.perf_counter() - started_s)
+            return
+        feed.finish(run, delivered=True)
+        self._ripe.set()
+        self._metrics.transaction("classify", "committed", time.perf_counter() - started_s)
+        self._metrics.committed("classify", partition.number, run.next_offset)
+
+    # Counting, and what time brings
+
+    def _note_latency(self, decoded: Decoded, rows: Sequence[int], at_ms: int) -> None:
+        stamps = np.fromiter((decoded.events[row].source.timestamp_ms for row in rows), np.float64, len(rows))
+        self._metrics.latencies("small", (at_ms - stamps) / 1000)
+
+    def _count(self, tally: Tally) -> None:
+        metrics = self._metrics
+        if tally.accepted:
+            metrics.decisions("final", "small", tally.accepted)
+        for (task, label), count in tally.answers.items():
+            if count:
+                metrics.answers(task, label, "small", count)
+        for (task, because), count in tally.escalated.items():
+            metrics.escalated(task, because, count)
+        for cause, count in tally.dead.items():
+            metrics.dead_letters("classify", cause, count)
+        if tally.tombstones:
+            metrics.tombstones(tally.tombstones)
+        if tally.provisional:
+            metrics.decisions("provisional", "small", tally.provisional)
+
+    async def _tick(self) -> None:
+        """Commits positions behind transaction markers, so that lag reaches zero; reports lag."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            feeds = list(self._feeds.values())
+            self._metrics.partitions_owned("classify", len(feeds))
+            self._metrics.in_flight("classify", sum(feed.waiting for feed in feeds))
+            for feed in feeds:
+                partition = feed.partition
+                self._metrics.lag("classify", partition.number, partition.lag)
+                if feed.idle and not (feed.closing or feed.broken) and partition.position > partition.committed >= 0:
+                    cast("asyncio.TaskGroup", self._tasks).create_task(self._commit(feed.mark(partition.position)))
+
+    async def _commit(self, mark: Run) -> None:
+        try:
+            await self._deliver(mark, ())
+        finally:
+            mark.feed.finish(mark, delivered=False)

@@ -1,0 +1,69 @@
+"""An independent look at Kafka: confluent-kafka, which shares no code with the project."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+
+
+def produce(
+    bootstrap_servers: str,
+    topic: str,
+    values: list[bytes | None],
+    *,
+    partitions: int = 1,
+    keys: list[bytes] | None = None,
+) -> None:
+    """Writes `values`, value i to partition i modulo `partitions`."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5, "message.max.bytes": 20_000_000})
+    for number, value in enumerate(values):
+        key = keys[number] if keys else str(number).encode()
+        producer.produce(topic, value=value, key=key, partition=number % partitions)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def read_all(bootstrap_servers: str, topic: str, isolation: str = "read_committed") -> list:
+    """Every record of the topic up to its end at the time of the call, as confluent messages, by partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": f"count-{uuid.uuid4().hex[:8]}",
+            "isolation.level": isolation,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.max.bytes": 60_000_000,
+        }
+    )
+    try:
+        partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+        found, ended, deadline = [], set(), time.monotonic() + 60
+        while len(ended) < len(partitions) and time.monotonic() < deadline:
+            for message in consumer.consume(2_000, 0.5):
+                if message.error():
+                    ended.add(message.partition())
+                else:
+                    found.append(message)
+        assert len(ended) == len(partitions), "the end of the topic was not reached"
+        return sorted(found, key=lambda message: (message.partition(), message.offset()))
+    finally:
+        consumer.close()
+
+
+def committed_and_end(bootstrap_servers: str, topic: str, group: str) -> dict[int, tuple[int, int]]:
+    """Per partition the group's committed offset and the topic's end."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap_servers, "group.id": group, "isolation.level": "read_committed"}
+    )
+    try:
+        numbers = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        committed = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=10)
+        return {
+            each.partition: (each.offset, consumer.get_watermark_offsets(TopicPartition(topic, each.partition))[1])
+            for each in committed
+        }
+    finally:
+        consumer.close()

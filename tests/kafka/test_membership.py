@@ -1,0 +1,194 @@
+"""Exactly once on real Kafka: the membership and its transactions, with the smallest lane that uses them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import pytest
+from confluent_kafka import Producer
+
+from stream_app.errors import DeliveryRefused, KafkaUnreachable, MembershipLost, MembershipLostTooOften, StartError
+from stream_app.events import Outgoing
+from stream_app.kafka.transactions import TransactionalOutput
+from tests.kafka.copy_lane import CopyLane
+from tests.kafka.reading import committed_and_end, produce, read_all
+
+
+@asynccontextmanager
+async def running(lane: CopyLane):
+    """The lane at work; drained at the end of the block."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(lane.run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait({task}, timeout=40)
+        assert task.done()
+
+
+async def until(condition, within_s: float = 30.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def owns(lane: CopyLane) -> bool:
+    return any(partition.committed >= 0 for partition in lane.membership.owned)
+
+
+async def test_every_record_is_copied_once_while_workers_join_and_leave(stack, make_topic, unique_name):
+    """Rebalances neither lose nor duplicate a record, and keep the order of each partition."""
+    source, target = make_topic("in", partitions=4), make_topic("out", partitions=4)
+    group = unique_name("group")
+    values = [str(number).encode() for number in range(20_000)]
+    await asyncio.to_thread(produce, stack.bootstrap_servers, source, values[:10_000], partitions=4)
+    lanes = [CopyLane(stack.bootstrap_servers, source, target, group) for _ in range(3)]
+    async with running(lanes[0]) as first:
+        await until(lambda: lanes[0].copied > 0)
+        async with running(lanes[1]):
+            await until(lambda: owns(lanes[1]))
+            await asyncio.to_thread(produce, stack.bootstrap_servers, source, values[10_000:15_000], partitions=4)
+            await until(lambda: lanes[1].copied > 0)
+            async with running(lanes[2]):
+                await until(lambda: owns(lanes[2]))
+                await asyncio.to_thread(produce, stack.bootstrap_servers, source, values[15_000:], partitions=4)
+                await until(lambda: sum(lane.copied for lane in lanes) >= 20_000)
+        assert not first.done()
+    copies = await asyncio.to_thread(read_all, stack.bootstrap_servers, target)
+    assert Counter(message.value() for message in copies) == Counter(values)
+    for number in range(4):
+        own = [int(message.value()) for message in copies if message.partition() == number]
+        assert own == sorted(own)
+
+
+async def test_lag_reaches_zero_behind_transaction_markers(stack, make_topic, unique_name):
+    """An input written by transactions, aborted ones among them, ends with a lag of exactly zero."""
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    producer = Producer({"bootstrap.servers": stack.bootstrap_servers, "transactional.id": unique_name("feeder")})
+    producer.init_transactions(10)
+    for abort in (False, True, False, True):
+        producer.begin_transaction()
+        for _ in range(5):
+            producer.produce(source, value=b"aborted" if abort else b"kept")
+        producer.flush()
+        producer.abort_transaction() if abort else producer.commit_transaction()
+    lane = CopyLane(stack.bootstrap_servers, source, target, group)
+    async with running(lane):
+        await until(lambda: lane.copied == 10)
+        await until(lambda: all(partition.committed == partition.end > 0 for partition in lane.membership.owned))
+    committed, end = (await asyncio.to_thread(committed_and_end, stack.bootstrap_servers, source, group))[0]
+    assert committed == end
+    assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == [b"kept"] * 10
+
+
+class UncheckedOutput(TransactionalOutput):
+    """What aiokafka invites to: nobody looks at the sends' futures before the commit."""
+
+    async def _check_sends(self, futures):
+        await asyncio.gather(*futures, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("make_output", "survives"), [(UncheckedOutput, False), (TransactionalOutput, True)])
+async def test_a_refused_produce_loses_nothing(stack, make_topic, unique_name, make_output, survives):
+    """A record the broker refuses inside a transaction: without the check of sends its offset is committed and the
+    record is gone (so the test sees it); with the check the transaction is aborted and the record stays unread."""
+    source = make_topic("in", max_message_bytes=100_000)
+    target = make_topic("out", max_message_bytes=2_000)
+    group = unique_name("group")
+    produce(stack.bootstrap_servers, source, [b"x" * 50_000])
+    lane = CopyLane(stack.bootstrap_servers, source, target, group, make_output=make_output)
+    async with running(lane) as task:
+        await until(lambda: task.done() or lane.copied == 1 or any(t.done() for t in lane.tasks.values()))
+        refused = [t.exception() for t in lane.tasks.values() if t.done()]
+    assert read_all(stack.bootstrap_servers, target) == []
+    committed = committed_and_end(stack.bootstrap_servers, source, group)[0][0]
+    if survives:
+        assert isinstance(refused[0], DeliveryRefused)
+        assert "MessageSizeTooLarge" in refused[0].one_line()
+        assert "max.message.bytes" in refused[0].one_line()
+        assert committed < 1
+    else:
+        assert committed == 1
+
+
+async def test_a_fenced_worker_delivers_nothing_and_joins_again(stack, make_topic, unique_name):
+    """Whoever opens the same partition later fences the first: its work is dropped, the process lives on."""
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    lane = CopyLane(stack.bootstrap_servers, source, target, group)
+    async with running(lane) as task:
+        produce(stack.bootstrap_servers, source, [b"1"])
+        await until(lambda: lane.copied == 1)
+        (old,) = list(lane.membership.owned)
+        thief = TransactionalOutput(
+            lambda: lane.membership._connection.transactional_producer(f"{group}:{source}:0"), group, 10
+        )
+        await thief.open()
+        with pytest.raises(MembershipLost):
+            await old.deliver([Outgoing(target, 0, b"k", b"stale", ())], 2)
+        await thief.close()
+        produce(stack.bootstrap_servers, source, [b"2"])
+        await until(lambda: lane.copied == 2)
+        assert lane.membership.lost_count == 1
+        assert not task.done()
+    assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == [b"1", b"2"]
+
+
+async def test_losing_membership_too_often_ends_the_worker(stack, make_topic, unique_name):
+    """Five losses in ten minutes: the worker hinders the group and ends with status 3."""
+    source, target = make_topic("in"), make_topic("out")
+    lane = CopyLane(stack.bootstrap_servers, source, target, unique_name("group"))
+    async with running(lane) as task:
+        for _ in range(5):
+            await until(lambda: task.done() or any(p.committed >= 0 for p in lane.membership.owned))
+            for partition in list(lane.membership.owned):
+                lane.membership.lose(MembershipLost("told so by the test"), partition)
+            await asyncio.sleep(0.6)
+        await until(task.done)
+        error = task.exception()
+    assert isinstance(error, MembershipLostTooOften)
+    assert error.exit_status == 3
+
+
+async def test_an_expired_offset_is_never_jumped_over(stack, make_topic, unique_name):
+    """Records deleted before they were read stop the worker with the way out; nothing is skipped silently."""
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    produce(stack.bootstrap_servers, source, [b"1", b"2", b"3"])
+    lane = CopyLane(stack.bootstrap_servers, source, target, group)
+    async with running(lane):
+        await until(lambda: lane.copied == 3)
+    produce(stack.bootstrap_servers, source, [b"4", b"5", b"6"])
+    async with lane.membership._connection.admin() as admin:
+        from aiokafka.admin.records_to_delete import RecordsToDelete
+        from aiokafka.structs import TopicPartition
+
+        await admin.delete_records({TopicPartition(source, 0): RecordsToDelete(before_offset=5)})
+    again = CopyLane(stack.bootstrap_servers, source, target, group)
+    async with running(again) as task:
+        await until(task.done)
+        error = task.exception()
+    assert isinstance(error, StartError)
+    assert "offset 3" in error.one_line()
+    assert again.copied == 0
+
+
+@pytest.mark.parametrize(("start", "expected"), [("earliest", [b"old", b"new"]), ("latest", [b"new"])])
+async def test_a_first_start_begins_where_the_setting_says(stack, make_topic, unique_name, start, expected):
+    """Without a committed offset, `kafka.start` decides."""
+    source, target = make_topic("in"), make_topic("out")
+    produce(stack.bootstrap_servers, source, [b"old"])
+    lane = CopyLane(stack.bootstrap_servers, source, target, unique_name("group"), start=start)
+    async with running(lane):
+        await until(lambda: any(partition.committed >= 0 for partition in lane.membership.owned))
+        produce(stack.bootstrap_servers, source, [b"new"])
+        await until(lambda: lane.copied == len(expected))
+    assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == expected
+
+
+async def test_no_broker_is_said_in_one_line(unique_name):
+    """A worker that finds no broker at its start says where it looked."""
+    lane = CopyLane("127.0.0.1:1", "in", "out", unique_name("group"))
+    with pytest.raises(KafkaUnreachable, match=r"127\.0\.0\.1:1"):
+        await lane.run(asyncio.Event())
