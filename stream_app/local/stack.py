@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from stream_app.local.process import GuardedProcess
 
 DEFAULT_DIR = Path(".shunt")
+# A broker that cannot write ends, and takes its topics with it; a demo writes some 20 MB.
+FREE_BYTES_MIN = 256 * 2**20
 T = TypeVar("T")
 
 
@@ -150,6 +153,7 @@ class Stack:
         """Start every server side by side and return when all are ready; if one fails, none is left running."""
         self._lock = lock_dir(self.dir)
         try:
+            self._refuse_full_disk()
             async with asyncio.TaskGroup() as starting:
                 for name, server in self._servers():
                     starting.create_task(self._start(name, server))
@@ -226,6 +230,14 @@ class Stack:
     async def stop_llm(self) -> None:
         """Stop the stand-in LLM: its clients see refused connections."""
         await _asked_for(self.llm, "the stand-in LLM").process.stop()
+
+    def _refuse_full_disk(self) -> None:
+        free_bytes = shutil.disk_usage(self.dir).free
+        if free_bytes < FREE_BYTES_MIN:
+            raise StartError(
+                f"only {free_bytes // 2**20} MB are free on the disk of {self.dir}",
+                advice=f"the stack needs {FREE_BYTES_MIN // 2**20} MB: make room, or choose another folder (--dir)",
+            )
 
     def _servers(self) -> list[tuple[str, Server]]:
         every: list[tuple[str, Server | None]] = [

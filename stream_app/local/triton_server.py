@@ -30,8 +30,9 @@ GLIBC_MIN = (2, 35)
 PYTHONS = ((3, 11), (3, 12))
 # How long Triton waits for requests in flight when it is told to stop.
 EXIT_TIMEOUT_S = 5
-# A model's stub grows this region as batches need it; the default of 1 MB makes it grow under the first real load.
-SHM_BYTES = 16 * 1024 * 1024
+# A model's stub grows this region as batches need it; from the default of 1 MB it grows under the first real load.
+# Not more, since containers have 64 MB of it for all.
+SHM_BYTES = 4 * 1024 * 1024
 INSTEAD = "use docker/compose.yaml instead"
 
 

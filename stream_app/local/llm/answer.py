@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from stream_app.local.llm.asked import Asked, tokens
-from stream_app.local.llm.rule import choose_label, fill_schema, read_text
+from stream_app.local.llm.rule import PLAIN_STRING, choose_label, fill_schema, read_text
 
 if TYPE_CHECKING:
     from stream_app.local.llm.replay import Replay
@@ -50,7 +50,7 @@ def reply_to(asked: Asked, replay: Replay | None) -> Reply:
 
 
 def off_schema(content: str) -> str:
-    """The same answer with every non-empty string, that is every label, replaced by one nobody allowed."""
+    """The same answer with every label replaced by one nobody allowed."""
     try:
         value = json.loads(content)
     except ValueError:
@@ -72,7 +72,7 @@ def _relabelled(value: Any) -> Any:
             return {key: _relabelled(below) for key, below in cast("dict[str, Any]", value).items()}
         case list():
             return [_relabelled(below) for below in cast("list[Any]", value)]
-        case str() if value:
+        case str() if value != PLAIN_STRING:
             return OFF_SCHEMA_LABEL
         case _:
             return value

@@ -6,12 +6,15 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CHARS_PER_TOKEN = 4  # the usual rule of thumb for English; the stand-in bills by it
-EVENT_ID_HEADER = "x-shunt-event-id"
+EVENT_ID_HEADER = "x-shunt-event-id"  # URL-quoted
 TEXT_SHA256_HEADER = "x-shunt-text-sha256"
-TEXT_SHA256 = "shunt_text_sha256"
 
 Json = dict[str, Any]
 
@@ -43,7 +46,7 @@ class Asked:
     output_tokens_max: int
 
 
-def read_request(body: bytes, headers_event_id: str | None, headers_text_sha256: str | None = None) -> Asked:
+def read_request(body: bytes, headers: Mapping[str, str]) -> Asked:
     """The request in `body`. Raises `BadRequestError`."""
     try:
         request = json.loads(body)
@@ -56,17 +59,16 @@ def read_request(body: bytes, headers_event_id: str | None, headers_text_sha256:
     if request.get("stream"):
         raise BadRequestError("the stand-in does not stream")
     text = event_text(contents[-1][1] if contents[-1][0] == "user" else "")
-    metadata: Json = request.get("metadata") or {}
     schema, wants_json = _form(request.get("response_format"))
     if schema is None and wants_json:
         schema = next(filter(None, (_schema_in(content) for role, content in contents if role != "user")), None)
     return Asked(
         model=request["model"],
         text=text,
-        text_sha256=headers_text_sha256 or metadata.get(TEXT_SHA256) or sha256(text),
+        text_sha256=headers.get(TEXT_SHA256_HEADER) or sha256(text),
         schema=schema,
         wants_json=wants_json,
-        event_id=headers_event_id or metadata.get("event_id") or request.get("user"),
+        event_id=unquote(headers.get(EVENT_ID_HEADER, "")) or request.get("user"),
         input_tokens=tokens(sum(len(content) for _, content in contents)),
         output_tokens_max=int(request.get("max_completion_tokens") or request.get("max_tokens") or 0),
     )

@@ -16,6 +16,7 @@ Json = dict[str, Any]
 NEGATION_REACH = 3  # words after a negation that it still turns around: "not a very good"
 TURN_WEIGHT = 2.0  # what comes after "but" counts double
 TOXIC_FROM = 1.0  # toxic words that make a text toxic
+PLAIN_STRING = "answered by a fixed rule"  # for fields that are no labels: a reason, a summary
 DEPTH_MAX = 16  # of nested schemas
 
 _WORDS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
@@ -107,7 +108,7 @@ class _Filler:
             return {name: self.fill(field, depth + 1) for name, field in fields.items()}
         if kind == "array":
             return self._array(cast("Json", schema.get("items", {})))
-        plain = {"string": "", "number": 0.5, "integer": 0, "boolean": False}
+        plain = {"string": PLAIN_STRING, "number": 0.5, "integer": 0, "boolean": False}
         return schema.get("minimum", plain.get(kind)) if kind in {"number", "integer"} else plain.get(kind)
 
     def _label(self, labels: list[Any]) -> Any:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from stream_app.local.llm.answer import NotRecordedError, off_schema, reply_to
-from stream_app.local.llm.asked import EVENT_ID_HEADER, TEXT_SHA256_HEADER, Asked, BadRequestError, read_request
+from stream_app.local.llm.asked import Asked, BadRequestError, read_request
 from stream_app.local.llm.calls import Call, CallLog
 from stream_app.local.llm.faults import Fault, FaultKind, Faults
 from stream_app.local.llm.limits import Bucket
@@ -91,8 +91,7 @@ class StandIn:
         self._numbers += 1
         request_id = f"req_{self._numbers:012d}"
         try:
-            told = request.headers
-            asked = read_request(await request.read(), told.get(EVENT_ID_HEADER), told.get(TEXT_SHA256_HEADER))
+            asked = read_request(await request.read(), request.headers)
         except BadRequestError as error:
             return _error(400, "invalid_request_error", "invalid_request", str(error), request_id)
         call = Call(self._numbers, time.time(), asked.model, asked.event_id, asked.text_sha256, request_id)
