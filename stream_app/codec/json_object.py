@@ -26,12 +26,11 @@ _format = msgspec.json.format
 
 # The string alternative takes an unclosed string too: otherwise each of its quotes would be tried, O(n²).
 _STRING: Final = rb'"(?:[^"\\]|\\.)*+"?'
-_TOKEN: Final = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
+_BRACKET: Final = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
+_TOKEN: Final = re.compile(_STRING + rb'|[\[{]|[\]}]|[^"\[\]{},: \t\n\r]+', re.DOTALL)
 _NAN: Final = re.compile(_STRING + rb"|-?(?:NaN|Infinity)\b", re.DOTALL)
-_KEY: Final = re.compile(rb'[ \t\n\r]*("(?:[^"\\]|\\.)*+")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
-_SCALAR: Final = re.compile(_STRING + rb"|[^,}\] \t\n\r]+", re.DOTALL)
-_NEXT: Final = re.compile(rb"[ \t\n\r]*([,}])")
-_OPEN: Final = b"[{"
+_KEY: Final = re.compile(rb'[, \t\n\r]*("(?:[^"\\]|\\.)*+")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_STEP: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
 def split(value: bytes) -> Members:
@@ -94,12 +93,9 @@ def _unreadable(value: bytes, error: Exception) -> UnreadableRecord:
 def _depth(value: bytes) -> int:
     """How deep `value` nests; exact for JSON, and no less than a parser would descend for anything else."""
     depth = deepest = 0
-    for token in _TOKEN.finditer(value):
-        if token[0] in _OPEN:
-            depth += 1
-            deepest = max(deepest, depth)
-        elif not token[0].startswith(b'"'):
-            depth -= 1
+    for token in _BRACKET.finditer(value):
+        depth += _STEP.get(token[0], 0)
+        deepest = max(deepest, depth)
     return deepest
 
 
@@ -108,28 +104,18 @@ def _cut(value: bytes, used: AbstractSet[str]) -> bytes:
     kept: list[bytes] = []
     at = value.index(b"{") + 1
     while key := _KEY.match(value, at):
-        end = _end_of_value(value, key.end())
+        at = _end_of_value(value, key.end())
         name = decode_string(key[1]) if b"\\" in key[1] else key[1][1:-1].decode()
         if name not in used:
-            kept.append(b"%b:%b" % (key[1], value[key.end() : end]))
-        delimiter = _NEXT.match(value, end)
-        if delimiter is None:
-            break
-        at = delimiter.end()
+            kept.append(b"%b:%b" % (key[1], value[key.end() : at]))
     return b"{%b}" % b",".join(kept)
 
 
 def _end_of_value(value: bytes, start: int) -> int:
     """Where the JSON value that begins at `start` ends."""
-    if value[start : start + 1] not in (b"{", b"["):
-        scalar = _SCALAR.match(value, start)
-        return start if scalar is None else scalar.end()
     depth = 0
     for token in _TOKEN.finditer(value, start):
-        if token[0] in _OPEN:
-            depth += 1
-        elif not token[0].startswith(b'"'):
-            depth -= 1
-            if depth == 0:
-                return token.end()
-    return len(value)
+        depth += _STEP.get(token[0], 0)
+        if depth == 0:
+            return token.end()
+    raise ValueError("no JSON value begins there")  # pragma: no cover - the value was parsed before

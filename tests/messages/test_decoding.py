@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -315,3 +317,13 @@ def test_other_formats_of_cloudevents(content_type):
 def test_a_malformed_traceparent_is_dropped(value):
     """The W3C standard: a traceparent that cannot be parsed is not passed on."""
     assert read(b'{"text":"x"}', (("traceparent", value),)).traceparent is None
+
+
+def test_every_cause_is_documented():
+    """docs/messages.md lists each cause the codec gives; an operator looks there."""
+    root = Path(__file__).parents[2]
+    source = "".join(path.read_text() for path in (root / "stream_app/codec").glob("*.py"))
+    given_causes = set(re.findall(r'UnreadableRecord\(\s*"(\w+)"', source))
+    documented = set(re.findall(r"`(\w+)`", (root / "docs/messages.md").read_text()))
+    assert {expected for _, expected in NOT_EVENTS.values()} <= given_causes
+    assert given_causes <= documented
