@@ -38,20 +38,22 @@ class Listed:
 
 
 COMMANDS = (
+    Listed("demo", "stream_app.cli.demo:demo", "Reviews through real Kafka and real Triton, before your eyes."),
+    Listed("try", "stream_app.cli.try_text:try_", "One text through tiers, threshold and prompt, step by step."),
     Listed(
-        "stack",
-        "stream_app.cli.stack:stack",
-        "Start, stop or show Kafka, Triton and a stand-in LLM on this machine.",
+        "stack", "stream_app.cli.stack:stack", "Kafka, Triton and a stand-in LLM on this machine: up, down, status."
     ),
     Listed("init", "stream_app.cli.init:init", "Write a commented shunt.toml, its fields read off a topic."),
-    Listed("topics", "stream_app.cli.topics:topics", "Make the topics of a pipeline."),
+    Listed("topics", "stream_app.cli.topics:topics", "Make the topics of the pipeline."),
     Listed("check", "stream_app.cli.check:check", "Is everything reachable, and does it fit together?"),
-    Listed("run", "stream_app.cli.run:run", "Run one worker: both lanes, one of them, or the live page."),
+    Listed("run", "stream_app.cli.run:run", "One worker: both lanes, or classify, escalate, feeds."),
     Listed("produce", "stream_app.cli.produce:produce", "Send a file of JSON Lines to the input topic."),
     Listed("consume", "stream_app.cli.consume:consume", "Print the decisions, or any topic, as they come."),
     Listed("status", "stream_app.cli.status:status", "Lag, rates, share escalated, spend, dead letters."),
     Listed("dlq", "stream_app.cli.dlq:dlq", "List and show dead letters."),
     Listed("train", "stream_app.cli.train:train", "Make a Triton model from labelled texts."),
+    Listed("calibrate", "stream_app.cli.calibrate:calibrate", "Make a policy that keeps a target error."),
+    Listed("evaluate", "stream_app.cli.evaluate:evaluate", "Measure a policy on labelled texts."),
 )
 """In the order in which a person first needs them."""
 

@@ -1,0 +1,141 @@
+"""The checks behind `shunt check`: each asks the real thing, with the worker's own code."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import aiohttp
+
+from stream_app.classify.start import deciding
+from stream_app.classify.triton import TritonModels
+from stream_app.errors import ModelError, ShuntError
+from stream_app.escalate.client import api_key
+from stream_app.escalate.prices import price_of
+from stream_app.escalate.start import prompter_of
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.topics import differences, look_up, plan
+
+if TYPE_CHECKING:
+    from stream_app.settings import Endpoint, Settings
+
+State = Literal["ok", "note", "fails"]
+MARKS: dict[State, str] = {"ok": "✓", "note": "!", "fails": "✗"}
+LLM_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the checklist. A `note` works, and is worth a look."""
+
+    what: str
+    state: State
+    detail: str = ""
+
+    @property
+    def mark(self) -> str:
+        """How the state is shown."""
+        return MARKS[self.state]
+
+
+async def all_checks(settings: Settings) -> list[Finding]:
+    """Every finding, in the order of an event's path. Raises nothing for what it looks for."""
+    parts = await asyncio.gather(_kafka(settings), _triton(settings), _llm(settings))
+    return [finding for part in parts for finding in part]
+
+
+async def _kafka(settings: Settings) -> list[Finding]:
+    names = settings.kafka.names
+    try:
+        found = await look_up(Connection(settings.kafka), names.model_dump().values())
+    except ShuntError as error:
+        return [Finding("Kafka", "fails", error.one_line())]
+    findings = [Finding("Kafka", "ok", settings.kafka.bootstrap_servers)]
+    planned = plan(settings.kafka, found.get(names.input))
+    wrong = differences(planned, found)
+    for topic in planned:
+        of_topic = [difference for difference in wrong if difference.topic == topic.name]
+        if topic.name not in found:
+            findings.append(Finding(topic.name, "fails", "does not exist: make it with `shunt topics create`"))
+        elif not of_topic:
+            there = found[topic.name]
+            detail = f"{there.partitions} partitions, records up to {there.message_bytes_max:,} bytes"
+            findings.append(Finding(topic.name, "ok", detail))
+        findings += [
+            Finding(topic.name, "fails" if difference.breaks else "note", difference.what)
+            for difference in of_topic
+            if topic.name in found
+        ]
+    return findings
+
+
+async def _triton(settings: Settings) -> list[Finding]:
+    url = settings.triton.url
+    async with TritonModels.connect(url, settings.triton.timeout_s) as models:
+        if not await models.ready():
+            return [
+                Finding("Triton", "fails", f"no Triton answers at {url}: start it, or correct [triton] url (gRPC)")
+            ]
+        findings = [Finding("Triton", "ok", url)]
+        names = dict.fromkeys(name for task in settings.tasks for name in task.models)
+        findings += await asyncio.gather(*(_model(models, name) for name in names))
+    if all(finding.state == "ok" for finding in findings):
+        findings.append(await _tasks(settings))
+    return findings
+
+
+async def _model(models: TritonModels, name: str) -> Finding:
+    try:
+        served = await models.describe(name)
+    except ModelError:
+        return Finding(f"model {name}", "fails", "is not loaded: load it (--load-model), or correct `tiers`")
+    except ShuntError as error:
+        return Finding(f"model {name}", "fails", error.one_line())
+    return Finding(f"model {name}", "ok", f"version {served.version}, labels {', '.join(served.labels)}")
+
+
+async def _tasks(settings: Settings) -> Finding:
+    """Labels, tiers and policy against the models that are served, as a worker sees them when it starts."""
+    try:
+        async with deciding(settings) as parts:
+            by = parts.policy or "thresholds by hand, not certified"
+    except ShuntError as error:
+        return Finding("tasks and policy", "fails", error.one_line())
+    return Finding("tasks and policy", "ok", f"{', '.join(task.name for task in settings.tasks)}: {by}")
+
+
+async def _llm(settings: Settings) -> list[Finding]:
+    endpoint = settings.llm.endpoints[0]
+    try:
+        prompter_of(settings)
+        price_of(endpoint)
+        key = api_key(endpoint)
+    except ShuntError as error:
+        return [Finding("LLM", "fails", error.one_line())]
+    return [await _endpoint(endpoint, key)]
+
+
+async def _endpoint(endpoint: Endpoint, key: str) -> Finding:
+    """Asks the endpoint for its list of models: costs nothing, and shows address and key."""
+    url = endpoint.base_url.rstrip("/") + "/models"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LLM_TIMEOUT_S), trust_env=True) as session,
+            session.get(url, headers={"Authorization": f"Bearer {key}"}) as answer,
+        ):
+            status = answer.status
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        why = str(error) or type(error).__name__
+        return Finding("LLM", "fails", f"{endpoint.base_url} does not answer ({why}): correct base_url")
+    if status in {401, 403}:
+        return Finding(
+            "LLM", "fails", f"{endpoint.base_url} refuses the key (HTTP {status}): correct {_key_name(endpoint)}"
+        )
+    if status >= 500:
+        return Finding("LLM", "note", f"{endpoint.base_url} answers HTTP {status}: it may be out of order")
+    return Finding("LLM", "ok", f"{endpoint.model} at {endpoint.base_url}")
+
+
+def _key_name(endpoint: Endpoint) -> str:
+    return "api_key_file" if endpoint.api_key_file else endpoint.api_key_env
