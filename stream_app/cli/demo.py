@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from stream_app.local.demo.options import DemoOptions
 from stream_app.local.demo.runner import Demo
-from stream_app.local.demo.screen import Screen
+from stream_app.local.demo.screen import Screen, console
 from stream_app.local.demo.signals import Interrupted
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False, readable=True)
@@ -53,7 +52,7 @@ def demo(
         exit=exit_,
         json=as_json,
     )
-    screen = Screen(Console(stderr=as_json, highlight=False))
+    screen = Screen(console(stderr=as_json))
     try:
         ended = asyncio.run(Demo(options, screen).run())
     except Interrupted:

@@ -33,11 +33,11 @@ async def feed(
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers, client_id="demo-feeder", enable_idempotence=True, linger_ms=5
     )
-    await producer.start()
     unconfirmed: set[asyncio.Future[object]] = set()
     sent = 0
-    started = time.monotonic()
     try:
+        await producer.start()
+        started = time.monotonic()
         for sample in samples:
             await _until_due(started, sent, rate, stopping)
             if stopping.is_set():

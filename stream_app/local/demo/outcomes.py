@@ -98,7 +98,7 @@ def decided_or_passed(value: bytes | None, headers: RecordHeaders) -> Decided | 
         policy=told.policy,
         certified=told.certified,
         degraded_reason=told.degraded_reason,
-        replies=tuple(_reply(task, answer) for task, answer in told.answers.items()),
+        replies=tuple(_reply(task, answer) for task, answer in sorted(told.answers.items())),
         call=told.usage,
         latency_ms=timestamp_ms(told.decided_at) - timestamp_ms(told.source.timestamp),
     )

@@ -33,9 +33,8 @@ def balance(
 ) -> RenderableType:
     """The table: decided by whom, how fast, for how much; and what follows from it."""
     parts: list[RenderableType] = [_routes(summary, f"{llm_name} (stand-in)" if stand_in else llm_name)]
-    if summary.dead_letters:
-        parts.append(_facts([("dead letters", _causes(summary.dead_letters))]))
-    parts.append(_facts([*_accounted(summary, audit), *_conclusions(summary, stand_in=stand_in, seconds=seconds)]))
+    facts = [*_accounted(summary, audit), *_conclusions(summary, stand_in=stand_in, seconds=seconds)]
+    parts += [Text(), _facts(facts)]
     title = f"[bold]{plural(summary.sent, 'record')} in, {plural(summary.sent - summary.missing, 'outcome')} out"
     return Panel(Group(*parts), title=title, box=ROUNDED, padding=(1, 2), expand=False)
 
@@ -82,7 +81,7 @@ def _verdict(lost: int, twice: int) -> Text:
 
 
 def _routes(summary: Summary, llm_name: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for heading, side in (("decided by", "left"), ("records", "right"), ("share", "right"), ("", "left")):
         table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
     for heading in ("p50", "p99", "cost"):
@@ -127,6 +126,8 @@ def _facts(rows: list[tuple[str, Text]]) -> Table:
 
 def _conclusions(summary: Summary, *, stand_in: bool, seconds: float) -> Iterable[tuple[str, Text]]:
     share = Text(f"{percent(summary.share_escalated)} of decisions went to the LLM lane")
+    if summary.dead_letters:
+        yield "dead letters", _causes(summary.dead_letters)
     yield "escalated", share.append(_why_escalated(summary), "dim")
     if summary.llm_only_usd is not None:
         yield "cost", _cost_words(summary)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_app.errors import SettingsError
+from stream_app.errors import SettingsError, ShuntError
 from stream_app.escalate.prices import price_of
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
@@ -95,15 +96,23 @@ class Demo:
         settings = self._settings(stack)
         connection = Connection(settings.kafka)
         await unless(stopping, create(connection, plan(settings.kafka, None)))
-        workers = Workers(self._folder / "shunt.toml", self._folder)
-        workers.start()
-        self._screen.step(f"workers started: classify, escalate, feeds (logs in {self._folder})")
+        workers = Workers(self._folder / "shunt.toml", self._folder, settings.web.port)
         page = f"http://{settings.web.host}:{settings.web.port}/"
         try:
+            await self._start(workers, stopping)
             sent = await self._until_done(connection, workers, stopping, page)
+            self._screen.doing("reading the topics once more, for the balance")
             return await self._balance(connection, settings, sent, stopping, page)
+        except* ShuntError as errors:
+            raise _first(errors) from None
         finally:
             await workers.stop()
+
+    async def _start(self, workers: Workers, stopping: asyncio.Event) -> None:
+        self._screen.doing("starting the workers: classify, escalate, feeds")
+        began_s = time.monotonic()
+        await unless(stopping, workers.start())
+        self._screen.step(f"the workers are ready ({time.monotonic() - began_s:.1f} s), logs in {self._folder}")
 
     def _settings(self, stack: Stack) -> Settings:
         port = claim_port(WEB_PORT).number
@@ -198,6 +207,12 @@ def _samples(options: DemoOptions) -> list[Sample]:
     if not samples:
         raise SettingsError(f"{options.input} has no rows", advice="--input wants JSON Lines with a text in each")
     return samples
+
+
+def _first(errors: BaseExceptionGroup[ShuntError]) -> ShuntError:
+    """The error that ended the run; those after it are its consequence."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _whole(summary: Summary, counted: Audit | None) -> bool:

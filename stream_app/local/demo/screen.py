@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
+from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from stream_app.local.demo.outcomes import Outcome
     from stream_app.local.demo.tally import Tally
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 LINES_PER_S_MAX = 40
 """More a person cannot see, and a terminal would slow the run; the others are counted."""
 PLAIN_WIDTH = 160
+
+
+def console(*, stderr: bool) -> Console:
+    """A console as wide as the terminal; where there is none, wide enough and without any control code."""
+    watched = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, width=None if watched else PLAIN_WIDTH)
 
 
 class Screen:
@@ -65,7 +72,7 @@ class Screen:
 
     def step(self, words: str) -> None:
         """Something of the start is done, or worth telling."""
-        done = "is ready" in words
+        done = "ready" in words
         self._console.print(Text("  ✓ " if done else "  · ", "green" if done else "dim").append(words, "default"))
 
     def watch(self, tally: Tally, texts: Mapping[str, str], page: str) -> None:
@@ -85,22 +92,18 @@ class Screen:
             return
         self._tell_unseen()
         text = self._texts.get(outcome.id, "") if isinstance(outcome, Decided) else ""
-        self._console.print(outcome_line(outcome, text, self._width))
+        self._console.print(outcome_line(outcome, text, self._console.width))
 
     def show(self, what: RenderableType) -> None:
         """The end: nothing live below it any more."""
         self._tell_unseen()
         self._live.stop()
-        self._console.print(what, width=self._width)
+        self._console.print(what)
 
     @property
     def has_a_reader(self) -> bool:
         """Whether someone sits there who may want to go on looking."""
         return self._console.is_terminal and sys.stdin.isatty()
-
-    @property
-    def _width(self) -> int:
-        return self._console.width if self._console.is_terminal else PLAIN_WIDTH
 
     def _tell_unseen(self) -> None:
         if self._unseen:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+import aiohttp
 
 from stream_app.errors import StartError
 from stream_app.local.demo.config import STAND_IN_KEY
+from stream_app.local.ports import claim_port
 from stream_app.local.process import GuardedProcess
 
 if TYPE_CHECKING:
@@ -19,29 +23,42 @@ ROLES = ("classify", "escalate", "feeds")
 PAGE_ROLE = "feeds"
 KEPT_VARIABLES = frozenset({"SHUNT_DEBUG", "SHUNT_LOG_LEVEL"})
 GRACE_S = 15.0
+READY_DEADLINE_S = 90.0
 
 
 class Workers:
     """One worker a role, its log in `folder`. They end with this process, however it ends."""
 
-    def __init__(self, config: Path, folder: Path) -> None:
+    def __init__(self, config: Path, folder: Path, page_port: int) -> None:
+        self._ports = {role: page_port if role == PAGE_ROLE else claim_port().number for role in ROLES}
         self._processes = {role: self._process(role, config, folder / f"{role}.log") for role in ROLES}
         self._being_killed: set[str] = set()
 
-    @staticmethod
-    def _process(role: str, config: Path, log: Path) -> GuardedProcess:
+    def _process(self, role: str, config: Path, log: Path) -> GuardedProcess:
         return GuardedProcess(
             f"the {role} worker",
             [sys.executable, "-m", "stream_app.cli", "--config", str(config), "run", role],
             log,
-            env=_environment(role),
+            env=_environment(self._ports[role]),
             grace_s=GRACE_S,
         )
 
-    def start(self) -> None:
-        """Start them all; they are ready when their first outcomes appear."""
+    async def start(self) -> None:
+        """Start them all, and return when each says that it is ready. Raises StartError with the reason."""
         for process in self._processes.values():
             process.start()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            await asyncio.gather(*(self._wait(role, session) for role in ROLES))
+
+    async def _wait(self, role: str, session: aiohttp.ClientSession) -> None:
+        async def is_ready() -> bool:
+            try:
+                async with session.get(f"http://127.0.0.1:{self._ports[role]}/ready") as response:
+                    return response.status == HTTPStatus.OK
+            except (aiohttp.ClientError, TimeoutError):
+                return False
+
+        await self._processes[role].wait_ready(is_ready, deadline_s=READY_DEADLINE_S)
 
     async def kill(self, roles: Iterable[str]) -> list[int]:
         """SIGKILL these roles' workers at once and start them anew; the process ids that died."""
@@ -68,12 +85,11 @@ class Workers:
         await asyncio.gather(*(process.stop() for process in self._processes.values()))
 
 
-def _environment(role: str) -> dict[str, str]:
+def _environment(web_port: int) -> dict[str, str]:
     """Ours, but no setting from outside (a stray address would lead the demo to a real cluster)."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("SHUNT_") or name in KEPT_VARIABLES
     }
     kept[STAND_IN_KEY] = "stand-in"
-    if role != PAGE_ROLE:
-        kept["SHUNT_WEB__PORT"] = "0"
+    kept["SHUNT_WEB__PORT"] = str(web_port)
     return kept
