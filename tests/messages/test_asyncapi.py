@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
+from stream_app.escalate.outbox import FOR_PEOPLE, REVIEW_REASON
 from stream_app.settings import Kafka
 from tests.messages.test_schemas import SCHEMAS
 
@@ -149,3 +150,9 @@ def test_the_example_decision_is_the_golden_one():
     """The document shows the decision that the golden sample fixes."""
     example = loaded(FILE)["components"]["messages"]["decision"]["examples"][0]["payload"]
     assert example == json.loads((SCHEMAS / "samples/decision/good-final-small.json").read_text())
+
+
+def test_the_review_headers_are_what_the_slow_lane_writes():
+    """The reasons a record is shown to people, and the header that says so, are those of the code."""
+    schema = headers_schema("review")
+    assert set(schema["properties"][REVIEW_REASON]["enum"]) == FOR_PEOPLE
