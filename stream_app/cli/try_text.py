@@ -41,7 +41,7 @@ NANO = 1e9
 @click.argument("text")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The settings file.")
 @click.pass_context
-def try_text(ctx: click.Context, text: str, config: Path | None) -> None:
+def try_(ctx: click.Context, text: str, config: Path | None) -> None:
     """Show what would become of TEXT: each tier's answer, the cut it is held to, and the LLM's prompt.
 
     Asks the Triton that the settings name. Without a settings file, starts one with the shipped models. No LLM
