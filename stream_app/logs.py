@@ -18,11 +18,40 @@ _SECRETS = re.compile(
 )
 _CHATTY = ("aiokafka", "faust", "mode", "httpx", "httpx2", "openai", "asyncio")
 """Libraries that say at level INFO what only their own authors want to know."""
+REPEAT_EVERY_S = 10.0
+MESSAGES_KNOWN_MAX = 1_000
 
 
 def masked(text: str) -> str:
     """`text` with what looks like a key or bearer token blotted out (providers echo keys in errors)."""
     return _SECRETS.sub(lambda match: f"{match.group(1)}***", text)
+
+
+class Seldom(logging.Filter):
+    """Lets a library's message through once in `REPEAT_EVERY_S`, and says then how often it was held back.
+
+    A broker that is away makes aiokafka write fifty lines a second; the first says everything.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for a chatty library's message that was let through a moment ago."""
+        if not record.name.startswith(_CHATTY):
+            return True
+        key = (record.name, str(record.msg))
+        last_s, held_back = self._last.get(key, (-REPEAT_EVERY_S, 0))
+        if record.created - last_s < REPEAT_EVERY_S:
+            self._last[key] = (last_s, held_back + 1)
+            return False
+        if len(self._last) >= MESSAGES_KNOWN_MAX:
+            self._last.clear()
+        self._last[key] = (record.created, 0)
+        if held_back:
+            record.msg, record.args = f"{record.getMessage()} (and {held_back} times like it before)", ()
+        return True
 
 
 class LineFormatter(logging.Formatter):
@@ -65,6 +94,7 @@ def set_up_logging(level: str | int | None = None, stream: TextIO | None = None)
     chosen = os.environ.get("SHUNT_LOG_FORMAT", "").lower() or ("text" if target.isatty() else "json")
     handler = logging.StreamHandler(target)
     handler.setFormatter(JsonFormatter() if chosen == "json" else LineFormatter())
+    handler.addFilter(Seldom())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     level = level or os.environ.get("SHUNT_LOG_LEVEL", "INFO")

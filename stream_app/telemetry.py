@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
+
+disable_created_metrics()  # a second series beside every one, which nobody asks for
 
 Lane = Literal["classify", "escalate", "feeds", "shadow"]
 Route = Literal["small", "llm"]
@@ -128,14 +138,10 @@ class Metrics:
         self._decisions = self._count("decisions", "Decisions published.", "kind", "decided_by")
         self._answers = self._count("answers", "Answers in final decisions.", "task", "label", "decided_by")
         self._escalated = self._count("escalated", "Tasks sent to the LLM lane.", "task", "because")
-        self._degraded = self._count(
-            "degraded", "Finals taken from the small model for want of the LLM.", "reason"
-        )
+        self._degraded = self._count("degraded", "Finals taken from the small model for want of the LLM.", "reason")
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
-        self._transactions = self._count(
-            "transactions", "Kafka transactions, by how they ended.", "lane", "outcome"
-        )
+        self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
         self._transaction_s = self._time(
             "transaction_duration_seconds", "From begin to its end.", TRANSACTION_BUCKETS_S, "lane"
         )
@@ -143,17 +149,13 @@ class Metrics:
         self._owned = self._gauge("partitions_owned", "Input partitions this worker owns.", "lane")
         self._in_flight = self._gauge("records_in_flight", "Records taken in and not yet delivered.", "lane")
         self._waiting = self._gauge("waiting", "1 while the lane waits on purpose.", "lane", "reason")
-        self._committed = self._gauge(
-            "committed_offset", "Next offset the lane will read.", "lane", "partition"
-        )
+        self._committed = self._gauge("committed_offset", "Next offset the lane will read.", "lane", "partition")
         self._lag = self._gauge("lag_records", "Records behind the committed offset.", "lane", "partition")
         self._model_requests = self._count("model_requests", "Requests to Triton.", "model", "outcome")
         self._model_s = self._time(
             "model_request_duration_seconds", "One request to Triton.", MODEL_BUCKETS_S, "model"
         )
-        self._llm_calls = self._count(
-            "llm_calls", "Calls to the LLM, each try counted.", "endpoint", "outcome"
-        )
+        self._llm_calls = self._count("llm_calls", "Calls to the LLM, each try counted.", "endpoint", "outcome")
         self._llm_wasted = self._count("llm_calls_wasted", "Calls paid for in vain.", "cause")
         self._llm_tokens = self._count("llm_tokens", "Tokens the LLM counted.", "direction")
         self._llm_cost = self._count("llm_cost_usd", "Dollars the LLM's answers cost.")
@@ -175,9 +177,7 @@ class Metrics:
         return Gauge(name, text, labels, namespace="shunt", registry=self.registry)
 
     def _time(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(
-            name, text, labels, namespace="shunt", registry=self.registry, buckets=tuple(buckets)
-        )
+        return Histogram(name, text, labels, namespace="shunt", registry=self.registry, buckets=tuple(buckets))
 
     # what became of records
 

@@ -163,6 +163,20 @@ def test_text_logs_take_one_line_and_set_up_twice_does_not_double(monkeypatch: p
     assert line.endswith("WARNING stream_app.some: first second")
 
 
+@pytest.mark.usefixtures("_root_logger_restored")
+def test_a_library_that_repeats_itself_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is away does not fill the disk with one line; our own lines are never held back."""
+    monkeypatch.setenv("SHUNT_LOG_FORMAT", "text")
+    stream = io.StringIO()
+    set_up_logging("info", stream)
+    for node in range(50):
+        logging.getLogger("aiokafka.conn").error("Unable to connect to node %s", node)
+        logging.getLogger("stream_app.some").info("ours")
+    lines = stream.getvalue().splitlines()
+    assert sum("Unable to connect" in line for line in lines) == 1
+    assert sum("ours" in line for line in lines) == 50
+
+
 @pytest.mark.parametrize(
     ("said", "kept"),
     [
