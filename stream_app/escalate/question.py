@@ -199,19 +199,20 @@ class Question:
 
     def _tell_breaker(self, called: CallResult, grant: Grant) -> None:
         breaker, now_s = self._line.admission.gate.breaker, self._line.now_s()
+        before = breaker.circuit
         match called:
             case Answered() | ContentRefused():
                 breaker.answered()
-            case Failed():
+            case Failed() | BadRequest() | Unusable():
+                # A bad request may be the event's fault; one after another is the endpoint's or the settings'.
                 breaker.failed(now_s, probe=grant.probe)
-            case Misconfigured(cause=cause, why=why):
-                log.error("the LLM endpoint %s does not serve us (%s: %s)", self._line.client.name, cause, why)
+            case Misconfigured():
                 breaker.failed(now_s, probe=grant.probe, at_once=True)
-            case BadRequest() | Unusable():
-                # One may be the event's fault; one after another is the endpoint's or the settings'.
-                breaker.failed(now_s, probe=grant.probe)
             case RateLimited():
                 breaker.abandoned(now_s, probe=grant.probe)
+        if breaker.circuit is not before and not isinstance(called, RateLimited):
+            why = "" if isinstance(called, Answered) else f": {called.why}"
+            log.warning("LLM endpoint %s: circuit %s%s", self._line.client.name, breaker.circuit.name.lower(), why)
 
     async def _judged(self, called: CallResult) -> AskResult | None:
         """What a call's result means for the event; None: call again."""

@@ -8,17 +8,15 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.escalate.escalated import escalation
 
 from stream_app.escalate.answer import REASON_CHARS_MAX, Invalid, Refused, Valid, judge
 from stream_app.escalate.client import Answered
 from stream_app.escalate.prompt import Prompter, PromptOptions
 from stream_app.events import Event
+from tests.escalate.escalated import escalation
 
 ESCALATION = escalation(0, timestamp_ms=1)
-REQUEST = Prompter(PromptOptions(), ["sentiment"]).render(
-    ESCALATION, Event("e", "x", b"{}", ESCALATION.source, None)
-)
+REQUEST = Prompter(PromptOptions(), ["sentiment"]).render(ESCALATION, Event("e", "x", b"{}", ESCALATION.source, None))
 ANSWERED = Answered(None, None, "stop", 10, 5, "req")
 
 
@@ -44,7 +42,8 @@ def test_a_label_is_found_through_common_clothes(content):
     "content",
     [
         None, "", "  ", "negative", "[]", "null", "7", '"negative"', "{}", '{"sentiment": null}', '{"sentiment": 1}',
-        '{"sentiment": ["negative"]}', '{"sentiment": "neutral"}', '{"sentiment": "negative"', '{"Sentiment": "negative"}',
+        '{"sentiment": ["negative"]}', '{"sentiment": "neutral"}', '{"sentiment": "negative"',
+        '{"Sentiment": "negative"}',
         '{"sentiment": "negative positive"}', "[" * 5_000, '{"sentiment": NaN}',
     ],
 )  # fmt: skip
@@ -75,7 +74,8 @@ def test_a_reason_is_kept_only_where_asked_for_and_bounded():
     content = json.dumps({"reason": "a" * 5_000, "sentiment": "positive"})
     assert said(content) == Valid({"sentiment": "positive"}, None)
     verdict = judge(replace(REQUEST, reason=True), replace(ANSWERED, content=content))
-    assert isinstance(verdict, Valid) and verdict.reason == "a" * REASON_CHARS_MAX
+    assert isinstance(verdict, Valid)
+    assert verdict.reason == "a" * REASON_CHARS_MAX
     assert judge(replace(REQUEST, reason=True), replace(ANSWERED, content='{"sentiment": "positive"}')) == Valid(
         {"sentiment": "positive"}, None
     )

@@ -43,9 +43,11 @@ def test_the_circuit_opens_after_failures_in_a_row_only():
     failed_often(breaker, 0.0, FAILURES_MAX - 1)
     breaker.answered()
     failed_often(breaker, 0.0, FAILURES_MAX - 1)
-    assert breaker.circuit is Circuit.CLOSED and breaker.wait_s(0.0) == 0
+    assert breaker.circuit is Circuit.CLOSED
+    assert breaker.wait_s(0.0) == 0
     breaker.failed(0.0, probe=False)
-    assert breaker.circuit is Circuit.OPEN and breaker.wait_s(0.0) == COOLDOWN_S
+    assert breaker.circuit is Circuit.OPEN
+    assert breaker.wait_s(0.0) == COOLDOWN_S
 
 
 def test_one_probe_at_a_time_decides():
@@ -54,7 +56,8 @@ def test_one_probe_at_a_time_decides():
     failed_often(breaker, 0.0)
     now_s, expected_s = COOLDOWN_S, COOLDOWN_S
     for _ in range(8):
-        assert breaker.wait_s(now_s) == 0 and breaker.started() is True
+        assert breaker.wait_s(now_s) == 0
+        assert breaker.started() is True
         assert breaker.wait_s(now_s) == float("inf")
         breaker.failed(now_s, probe=True)
         expected_s = min(COOLDOWN_MAX_S, 2 * expected_s)
@@ -62,7 +65,8 @@ def test_one_probe_at_a_time_decides():
         now_s += expected_s
     assert breaker.started() is True
     breaker.answered()
-    assert breaker.circuit is Circuit.CLOSED and breaker.cooldown_s == COOLDOWN_S
+    assert breaker.circuit is Circuit.CLOSED
+    assert breaker.cooldown_s == COOLDOWN_S
     assert breaker.started() is False
 
 
@@ -95,10 +99,12 @@ def test_running_time_stands_still_while_stopped():
     assert clock.running_s(10.0) == 10.0
     clock.set_stopped(True, 10.0)
     clock.set_stopped(True, 15.0)
-    assert clock.running_s(100.0) == 10.0 and clock.stopped
+    assert clock.running_s(100.0) == 10.0
+    assert clock.stopped
     clock.set_stopped(False, 110.0)
     clock.set_stopped(False, 111.0)
-    assert clock.running_s(112.0) == 12.0 and not clock.stopped
+    assert clock.running_s(112.0) == 12.0
+    assert not clock.stopped
 
 
 def test_prices_come_from_the_settings_then_from_the_table():

@@ -57,7 +57,9 @@ def overfill(spent: list[tuple[float, float]], rate_per_s: float) -> float:
     return worst
 
 
-@given(CALLS.map(lambda steps: [step for step in steps if step[3] != "regain"]), st.floats(1, 5_000), st.floats(10, 1e6))
+@given(
+    CALLS.map(lambda steps: [step for step in steps if step[3] != "regain"]), st.floats(1, 5_000), st.floats(10, 1e6)
+)
 def test_no_window_holds_more_than_rate_burst_and_one_call(steps, requests_per_minute, tokens_per_minute):
     """Over every window of T seconds, requests and tokens spent are at most rate * T + burst + one call."""
     limits = Limits(requests_per_minute, tokens_per_minute)
