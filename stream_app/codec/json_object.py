@@ -39,14 +39,14 @@ def split(value: bytes) -> Members:
     Everything in it has been checked to be JSON (RFC 8259) in UTF-8, nested values included. Raises
     UnreadableRecord with the cause `not_json`, `nan`, `invalid_utf8`, `not_an_object` or `too_deep`.
     """
-    if len(value) > DEPTH_MAX and value.count(b"[") + value.count(b"{") > DEPTH_MAX < _depth(value):
+    if len(value) > DEPTH_MAX and value.count(b"[") + value.count(b"{") > DEPTH_MAX and _too_deep(value):
         raise UnreadableRecord("too_deep", f"nested deeper than {DEPTH_MAX} levels")
     try:
         members = decode_members(value)
         if not value.isascii():
             value.decode()  # a raw member's bytes have not been looked at
     except msgspec.ValidationError as error:
-        raise UnreadableRecord("not_an_object", "the value is JSON, but not an object") from error
+        raise UnreadableRecord("not_an_object", "the value is not a JSON object") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(value, error) from error
     except RecursionError as error:  # the caller's own stack is deep
@@ -90,13 +90,14 @@ def _unreadable(value: bytes, error: Exception) -> UnreadableRecord:
     return UnreadableRecord("not_json", "the value is empty" if not value.strip() else str(error))
 
 
-def _depth(value: bytes) -> int:
-    """How deep `value` nests; exact for JSON, and no less than a parser would descend for anything else."""
-    depth = deepest = 0
+def _too_deep(value: bytes) -> bool:
+    """Whether `value` nests deeper than `DEPTH_MAX`: exact for JSON, and no laxer than a parser for the rest."""
+    depth = 0
     for token in _BRACKET.finditer(value):
         depth += _STEP.get(token[0], 0)
-        deepest = max(deepest, depth)
-    return deepest
+        if depth > DEPTH_MAX:
+            return True
+    return False
 
 
 def _cut(value: bytes, used: AbstractSet[str]) -> bytes:

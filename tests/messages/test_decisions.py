@@ -140,7 +140,8 @@ def test_usage_is_written_whole():
     """Every figure of the LLM call stands on the decision."""
     usage = Usage("gpt-4o-mini", "p1", 212, 18, 0.00004, 811.5, False, None)
     value, _ = CODEC.encode_decision(small(event(), usage=usage))
-    assert decode_decision(value).usage == usage
+    read = decode_decision(value)
+    assert (read.usage, read.source.ref) == (usage, "reviews/2/884")
 
 
 @st.composite
