@@ -39,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     running = Stack(
         tmp_path_factory.mktemp("stack"),
         model_repository=model_repositories(),
-        load_models=["echo"],
+        load_models=["echo", "scripted"],
         llm_options=StandInOptions(latency_median_ms=20),
     )
     run_apart(running.open())

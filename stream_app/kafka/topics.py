@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +30,7 @@ HEADROOM_BYTES = 128 * 1024
 """What an escalation or a dead letter adds to the record it carries: its headers, and a batch's own frame."""
 REPLICAS_MAX = 3
 TOPIC_ALREADY_EXISTS = 36
+VISIBLE_WITHIN_S = 20.0
 
 
 class Cleanup(StrEnum):
@@ -182,7 +184,24 @@ async def create(connection: Connection, planned: Iterable[TopicPlan]) -> list[s
         if code not in {0, TOPIC_ALREADY_EXISTS}:
             why = next((text for text in reason if text), None) or for_code(code).__name__
             raise StartError(f"topic {name!r} cannot be made", advice=str(why))
-    return [topic.name for topic in missing]
+    names = [topic.name for topic in missing]
+    await visible(connection, names)
+    return names
+
+
+async def visible(connection: Connection, names: Sequence[str]) -> None:
+    """Returns when every broker asked knows the topics: a new one takes a moment to be told to all of them.
+
+    Raises StartError when that takes longer than `VISIBLE_WITHIN_S`.
+    """
+    try:
+        async with asyncio.timeout(VISIBLE_WITHIN_S):
+            while set(names) - set(await connection.topics(names)):  # noqa: ASYNC110 - the broker tells nobody
+                await asyncio.sleep(0.1)
+    except TimeoutError as error:
+        raise StartError(
+            f"the new topics are not there after {VISIBLE_WITHIN_S:.0f} s", advice="look at the brokers' logs"
+        ) from error
 
 
 def _request(topic: TopicPlan, replicas: int) -> NewTopic:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+LOADING = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
 
 
 def produce(
@@ -60,10 +62,22 @@ def committed_and_end(bootstrap_servers: str, topic: str, group: str) -> dict[in
     )
     try:
         numbers = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-        committed = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=10)
+        committed = _committed(consumer, [TopicPartition(topic, number) for number in numbers])
         return {
             each.partition: (each.offset, consumer.get_watermark_offsets(TopicPartition(topic, each.partition))[1])
             for each in committed
         }
     finally:
         consumer.close()
+
+
+def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """A fresh broker is not the coordinator yet while it loads the offsets topic: ask again."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return consumer.committed(partitions, timeout=10)
+        except KafkaException as error:
+            if time.monotonic() > deadline or error.args[0].code() not in LOADING:
+                raise
+            time.sleep(0.2)

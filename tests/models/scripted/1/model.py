@@ -1,0 +1,24 @@
+"""A Triton model whose answer stands in the text: `good`, `bad`, `unsure`; a text with `poison` fails its batch."""
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+ANSWERS = {b"good": (0.02, 0.98), b"bad": (0.98, 0.02), b"unsure": (0.45, 0.55)}
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        texts = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().reshape(-1)
+        if any(b"poison" in text for text in texts):
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("a poisonous text"))
+        rows = [next((ANSWERS[word] for word in text.split() if word in ANSWERS), (0.5, 0.5)) for text in texts]
+        probabilities = np.array(rows, dtype=np.float32).reshape(-1, 2)
+        return pb_utils.InferenceResponse(
+            output_tensors=[
+                pb_utils.Tensor("PROBABILITIES", probabilities),
+                pb_utils.Tensor("KNOWN_SHARE", np.ones((len(texts), 1), dtype=np.float32)),
+            ]
+        )
