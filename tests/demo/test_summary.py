@@ -104,6 +104,7 @@ def test_a_small_balance_by_hand():
     assert found.latency_small_ms == Quantiles(5.0, 5.0)
     assert found.latency_llm_ms == Quantiles(400.0, 400.0)
     assert found.llm_only_usd == pytest.approx(3 * (100 * 0.15 + 5 * 0.60) / 1e6)
+    assert found.llm_only_bare_usd == pytest.approx(3 * (100 * 0.15 + 5 * 0.60) / 1e6)
     assert found.share_escalated == pytest.approx(2 / 3)
 
 
@@ -121,6 +122,7 @@ def test_without_labels_there_is_no_accuracy():
     assert found.accuracy is None
     assert found.small_accuracy is None
     assert found.llm_only_usd is None
+    assert found.llm_only_bare_usd is None
     assert found.share_saved is None
 
 
@@ -149,9 +151,10 @@ def test_a_cached_answer_is_no_call():
 
 
 def test_a_recorded_prompt_length_counts_for_the_estimate():
-    """Where the file knows the real prompt's length, the LLM-only estimate uses it."""
+    """Where the file knows the real prompt's length, the estimate of bare prompts uses it."""
     found = summarise([replace(sample(0), prompt_chars=4000)], [], rule_based=False, price=PRICE)
-    assert found.llm_only_usd == pytest.approx((1000 * 0.15 + 5 * 0.60) / 1e6)
+    assert found.llm_only_usd is None
+    assert found.llm_only_bare_usd == pytest.approx((1000 * 0.15 + 5 * 0.60) / 1e6)
 
 
 def test_latencies_are_nearest_rank():

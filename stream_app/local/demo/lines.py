@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stream_app.local.demo.outcomes import Reply
 
 ROUTE_CELLS, LATENCY_CELLS, COST_CELLS = 9, 8, 10
-DECISION_CELLS_MIN, DECISION_CELLS_MAX = 28, 46
+DECISION_CELLS_MIN, DECISION_CELLS_MAX = 28, 50
 GOOD_LABELS = frozenset({"positive", "not_toxic"})
 STYLES = {"small": "green", "LLM": "bold magenta", "degraded": "yellow", "DLQ": "bold red", "deleted": "dim"}
 
@@ -64,14 +64,14 @@ def decision_words(outcome: Outcome) -> Text:
 
 
 def _reply_words(reply: Reply) -> Text:
-    """`positive 98%`, or `negative ← positive 61%` where the LLM took part."""
+    """`positive 98%`; where the LLM took part `negative ← positive 61%`, or `negative ← 61%` if it agreed."""
     words = Text(reply.label, "green" if reply.label in GOOD_LABELS else "red")
     if not reply.probabilities:
         return words
     small = reply.small_label
     share = f"{100 * reply.probabilities[small]:.0f}%"
-    leaned = share if reply.decided_by == "small" and small == reply.label else f"← {small} {share}"
-    return words.append(f" {leaned}", "dim")
+    small_too = share if small == reply.label else f"{small} {share}"
+    return words.append(f" {small_too}" if reply.decided_by == "small" else f" ← {small_too}", "dim")
 
 
 def _latency(outcome: Outcome) -> str:

@@ -129,8 +129,7 @@ def _conclusions(summary: Summary, *, stand_in: bool, seconds: float) -> Iterabl
     if summary.dead_letters:
         yield "dead letters", _causes(summary.dead_letters)
     yield "escalated", share.append(_why_escalated(summary), "dim")
-    if summary.llm_only_usd is not None:
-        yield "cost", _cost_words(summary)
+    yield "cost", _cost_words(summary)
     if summary.small_accuracy is not None:
         yield "accuracy", _accuracy_words(summary, stand_in=stand_in)
     yield "speed", Text(f"{summary.sent / max(seconds, 1e-9):,.0f} records/s over {seconds:.1f} s")
@@ -147,10 +146,12 @@ def _cost_words(summary: Summary) -> Text:
     words.append(f" for {plural(summary.llm_calls, 'call')}", "not bold default")
     if summary.cached:
         words.append(f" and {plural(summary.cached, 'cached answer')}")
-    saved = summary.share_saved
-    words.append(f"; the LLM for every text would be about {usd(summary.llm_only_usd or 0)}")
-    if saved is not None:
-        words.append(f" (estimate): {percent(abs(saved), 0)} {'less' if saved >= 0 else 'more'}", "bold")
+    if summary.llm_only_usd is not None and summary.share_saved is not None:
+        words.append("; the LLM for every text (estimate): about ").append(usd(summary.llm_only_usd))
+        saved = summary.share_saved
+        words.append(f", so {percent(abs(saved), 0)} {'less' if saved >= 0 else 'more'}", "bold")
+    if summary.llm_only_bare_usd is not None:
+        words.append(f"; in a bare prompt {usd(summary.llm_only_bare_usd)}", "dim")
     return words
 
 

@@ -44,7 +44,8 @@ class Summary:
     `extra` counts finals and dead letters beyond one for a record, `missing` records without an outcome.
     `accuracy` counts right answers over finals with a label; with a rule-based stand-in only those the small
     models decided. `small_accuracy` is what the small models alone would have got, over all finals.
-    `llm_only_usd` is an estimate: every text in a plain prompt of its own.
+    `llm_only_usd` and `llm_only_bare_usd` are estimates of an LLM for every text: with the prompt and answer of
+    the calls that were made (None without any), and in a bare prompt.
     """
 
     sent: int
@@ -62,6 +63,7 @@ class Summary:
     cached: int
     cost_usd: float
     llm_only_usd: float | None
+    llm_only_bare_usd: float | None
     accuracy: float | None
     small_accuracy: float | None
     latency_small_ms: Quantiles
@@ -92,6 +94,7 @@ def summarise(
     times = Counter(one.source for one in closing)
     firsts = list({one.source: one for one in reversed(closing)}.values())
     finals = [one for one in firsts if isinstance(one, Decided)]
+    texts = {sample.id: sample for sample in samples if sample.id is not None}
     gold = {sample.id: dict(sample.gold) for sample in samples if sample.gold}
     judged = [one for one in finals if one.decided_by == "small"] if rule_based else finals
     calls = [one.call for one in finals if one.call is not None]
@@ -110,7 +113,8 @@ def summarise(
         llm_calls=sum(not call.cached for call in calls),
         cached=sum(call.cached for call in calls),
         cost_usd=sum(one.call.cost_usd for one in finals if one.call is not None),
-        llm_only_usd=None if price is None else sum(_plain_usd(sample, price) for sample in samples if sample.id),
+        llm_only_usd=_as_called_usd(texts, finals, price),
+        llm_only_bare_usd=None if price is None else sum(_bare_usd(sample, price) for sample in texts.values()),
         accuracy=_accuracy(judged, gold, small=False),
         small_accuracy=_accuracy(finals, gold, small=True),
         latency_small_ms=_quantiles([one.latency_ms for one in finals if not one.escalated]),
@@ -149,10 +153,22 @@ def _out_of_domain(decided: Decided) -> bool:
     return any(reply.escalated_because == "out_of_domain" for reply in decided.replies)
 
 
-def _plain_usd(sample: Sample, price: Price) -> float:
+def _bare_usd(sample: Sample, price: Price) -> float:
     """What this text alone in a plain prompt would cost."""
     chars = sample.prompt_chars or len(sample.text) + PLAIN_PROMPT_CHARS
     return price.cost_nusd(math.ceil(chars / CHARS_PER_TOKEN), PLAIN_ANSWER_TOKENS) / 1e9
+
+
+def _as_called_usd(texts: Mapping[str, Sample], finals: Iterable[Decided], price: Price | None) -> float | None:
+    """What every text would cost with what the calls of this run took beside their texts, on average."""
+    calls = [(one.call, texts[one.id]) for one in finals if one.call is not None and one.id in texts]
+    paid = [(call, sample) for call, sample in calls if not call.cached and call.input_tokens]
+    if price is None or not paid:
+        return None
+    beside = fmean(call.input_tokens - len(sample.text) / CHARS_PER_TOKEN for call, sample in paid)
+    answer = fmean(call.output_tokens for call, _ in paid)
+    tokens = sum(len(sample.text) / CHARS_PER_TOKEN + beside for sample in texts.values())
+    return price.cost_nusd(round(tokens), round(answer * len(texts))) / 1e9
 
 
 def _accuracy(
