@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Record = ConsumerRecord[bytes | None, bytes | None]
 
 SIZE_MARGIN_BYTES = 64 * 1024
-"""A value this far below the topic's limit needs no exact count: headers and the decision's own part are less."""
+"""A final whose key and value stay this far below the topic's limit needs no exact count: its headers are less."""
 
 
 @dataclass(slots=True)
@@ -152,7 +152,7 @@ class Outbox:
             number = event.source.partition
             partition = number if same else self.decisions_partition(number, event.key)
             append(Outgoing(topic, partition, event.key, value, headers))
-            if len(value) > roomy:
+            if len(value) + len(event.key or b"") > roomy:
                 self._replace_oversized(outgoing, self._decisions, records[rows[len(outgoing) - 1]], tally)
         return outgoing, tally
 
@@ -195,8 +195,7 @@ class Outbox:
         partition = zlib.crc32(_normalised(event.text)) % self._escalations.partitions
         headers = encode_escalation(escalation, record.headers)
         outgoing = [Outgoing(self._escalations.name, partition, record.key, record.value, headers)]
-        if len(record.value or b"") > self._escalations.message_bytes_max - SIZE_MARGIN_BYTES:
-            self._replace_oversized(outgoing, self._escalations, record, tally)
+        self._replace_oversized(outgoing, self._escalations, record, tally)
         if self._provisional and outgoing[0].topic == self._escalations.name:
             outgoing.append(self._provisional_of(event, sure, asks, number, at_ms))
             tally.provisional += 1
