@@ -139,7 +139,9 @@ async def calibrate_on(
 ) -> Calibrated:
     """`calibrate_task` on the models that Triton serves now. Raises what it and `TritonModels` raise."""
     served = {name: await models.describe(name) for name in task.models}
-    texts = [row.text for file in files for row in file.rows]
+    rows = [row for file in files for row in file.rows]
+    label_indexes(rows, served[task.models[0]].labels)  # a file of another task is told before it is scored
+    texts = [row.text for row in rows]
     scores = {name: await score(models, model, texts, progress) for name, model in served.items()}
     return calibrate_task(task, files, served, scores, terms)
 

@@ -70,9 +70,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A table as it is served: open-addressed keys, int8 weights by slot, and what one step is worth."""
+    """A table as it is served: its features, int8 weights [features, columns], and what one step is worth."""
 
-    keys: NDArray[np.int32]
+    features: NDArray[np.int32]
     weights: NDArray[np.int8]
     step: float
 
@@ -117,8 +117,9 @@ class Characters:
 
     def scores(self, table: Packed, texts: Sequence[str], *, with_characters: bool) -> Floats:
         """The texts' scores by the served code, [texts, segments * columns], in units of weight."""
-        no_words = np.full(16, -1, np.int32), np.zeros(16, np.uint8)
-        served = scoring.FastText(self._tables, table.keys, table.weights, no_words, with_characters)
+        no_words = scoring.table(np.zeros(0, np.int32), np.zeros(0, np.uint8))
+        learned = scoring.table(table.features, table.weights)
+        served = scoring.FastText(learned, no_words, with_characters)
         parts, _ = served.scores([text.encode(errors="replace") for text in texts])
         return parts.reshape(len(texts), -1) * np.float64(table.step)
 
@@ -186,18 +187,8 @@ def _fit_column(matrix: sparse.csr_array, norms: Floats, positive: NDArray[np.bo
 
 def pack(table: Table) -> Packed:
     """The table as int8. The few largest weights are clipped, so that the many small ones keep their steps."""
-    keys, slots = open_addressed(table.features)
     step = max(float(np.quantile(np.abs(table.weights), 0.9995)), 1e-9) / 127
-    weights = np.zeros((keys.size, table.weights.shape[1]), np.int8)
-    weights[slots] = np.rint(table.weights / step).clip(-127, 127).astype(np.int8)
-    return Packed(keys, weights, step)
-
-
-def open_addressed(features: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Keys by slot, a power of two of them and at most half in use (-1 is empty), and each feature's slot."""
-    bits = max(4, (2 * features.size - 1).bit_length())
-    keys = np.full(1 << bits, -1, np.int32)
-    return keys, scoring.fill(keys, features, scoring.FEATURE_BITS - bits)
+    return Packed(table.features, np.rint(table.weights / step).clip(-127, 127).astype(np.int8), step)
 
 
 def _fit_layer(scores: Floats, targets: Targets, recipe: Recipe) -> tuple[Layer, Floats]:

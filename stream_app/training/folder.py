@@ -1,11 +1,11 @@
 """A Triton model folder, written whole: config, labels, code, weights and model card.
 
-    NAME/config.pbtxt      text in; PROBABILITIES and KNOWN_SHARE out; the weights' sha-256
-    NAME/labels.txt        a label a line, in the order of the output
-    NAME/MODEL_CARD.md     data, figures, limits
-    NAME/1/model.py        Triton's side, the same for every model
-    NAME/1/scoring.py      the model's code, the same for every model of its kind
-    NAME/1/...             its weights
+NAME/config.pbtxt      text in; PROBABILITIES and KNOWN_SHARE out; the weights' sha-256
+NAME/labels.txt        a label a line, in the order of the output
+NAME/MODEL_CARD.md     data, figures, limits
+NAME/1/model.py        Triton's side, the same for every model
+NAME/1/scoring.py      the model's code, the same for every model of its kind
+NAME/1/...             its weights
 """
 
 import re

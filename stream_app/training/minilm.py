@@ -79,7 +79,7 @@ def batches_by_length(lengths: Sequence[int], batch_rows: int, seed: int) -> lis
     return batches
 
 
-def fine_tune(  # noqa: PLR0913 the recipe's inputs are what they are
+def fine_tune(
     texts: Sequence[str],
     targets: Sequence[int],
     label_count: int,
@@ -193,7 +193,7 @@ def _export_plain(torch: Any, encoder: Any, head: Any, path: Path) -> None:
 class _Run:
     """The optimiser's state and its checkpoint; the caller owns the order of batches."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self, torch: Any, encoder: Any, head: Any, steps: int, recipe: Recipe, checkpoint: Path
     ) -> None:
         self.checkpoint = checkpoint

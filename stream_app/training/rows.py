@@ -43,7 +43,7 @@ def _rows(path: Path) -> Iterator[LabelledRow]:
         zipped = raw.read(2) == b"\x1f\x8b"
     opened = gzip.open(path) if zipped else path.open("rb")
     with opened as binary:
-        for number, line in enumerate(io.TextIOWrapper(cast(Any, binary), encoding="utf-8"), 1):
+        for number, line in enumerate(io.TextIOWrapper(cast("Any", binary), encoding="utf-8"), 1):
             if line.strip():
                 yield _row(line, f"{path.name}:{number}", number)
 
@@ -55,7 +55,7 @@ def _row(line: str, place: str, number: int) -> LabelledRow:
         raise UnreadableRow(f"{place} is not JSON: {error.msg}") from error
     if not isinstance(found, dict):
         raise UnreadableRow(f"{place} is not a JSON object")
-    fields = cast(dict[str, object], found)
+    fields = cast("dict[str, object]", found)
     text, label = fields.get("text"), fields.get("label")
     if not isinstance(text, str) or not isinstance(label, str):
         raise UnreadableRow(f"{place} needs the string fields text and label")

@@ -149,11 +149,11 @@ def _train_fast(data: TrainingSet, labels: tuple[str, ...], _work_dir: Path | No
     def write_weights(version: Path) -> str:
         np.savez_compressed(
             version / "weights.npz",
-            keys=model.table.keys,
+            features=model.table.features,
             weights=model.table.weights,
             layer=(model.layer.weights * model.table.step).astype(np.float32),
             bias=model.layer.bias,
-            word_keys=words.keys,
+            words=words.words,
             word_classes=words.classes,
             with_characters=np.array(recipe.with_characters),
         )

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.training.fast import Characters, open_addressed
+from stream_app.training.fast import Characters
 from stream_app.training.languages import function_words
-from stream_app.training.templates.fast import scoring
 
 TEXTS_PER_OCCURRENCE = 14_000
 """A word must stand in one text of this many, in one text at least: 5 of 69,000."""
@@ -27,11 +26,10 @@ UNKNOWN, KNOWN, SHARED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Words as hashed features, open-addressed, with a class (unknown, known, shared) by slot."""
+    """Words as hashed features, and the class of each: known, or shared with other languages."""
 
-    keys: NDArray[np.int32]
+    words: NDArray[np.int32]
     classes: NDArray[np.uint8]
-    words: int
 
 
 def learn_vocabulary(texts: Sequence[str]) -> Vocabulary:
@@ -47,7 +45,4 @@ def learn_vocabulary(texts: Sequence[str]) -> Vocabulary:
             classes.update(dict.fromkeys(features - ordinary, UNKNOWN))
             classes.update(dict.fromkeys(features & ordinary, SHARED))
     kept = np.array(sorted(word for word, kind in classes.items() if kind != UNKNOWN), np.int32)
-    keys, slots = open_addressed(kept)
-    by_slot = np.zeros(keys.size, np.uint8)
-    by_slot[slots] = [classes[word] for word in kept.tolist()]
-    return Vocabulary(keys, by_slot, kept.size)
+    return Vocabulary(kept, np.array([classes[word] for word in kept.tolist()], np.uint8))

@@ -30,6 +30,11 @@ _TO_FEATURE = np.uint64(64 - FEATURE_BITS)
 _BREAK = np.uint64(0x0A)  # a line-break tag hashes as a newline would, which is never a token
 _CHARS = np.uint64(0x7F)  # starts the hash of character n-grams: they never equal a word's
 
+KEY_BITS = 15
+_KEY_MASK = (1 << KEY_BITS) - 1
+TABLE_BITS_MIN = 16  # KEY_BITS + 16 - FEATURE_BITS = 5: a feature may be moved by 2**5 - 2 slots
+_SIEVE_MASK = (1 << 19) - 1  # 64 KB, an eighth of its bits set by 65,536 features: it stays in the nearest caches
+
 SEGMENTS = ("whole", "first", "second", "third", "fourth", "opening", "ending", "after_but")
 """The parts of a text that are scored: all of it, its quarters, its first and last EDGE_TOKENS
 tokens, and what follows the last "but"."""
@@ -52,7 +57,7 @@ def character_tables() -> tuple[Any, Any]:
 def _kind(code: int, category: str) -> int:
     if 0x30 <= code <= 0x39:
         return DIGIT
-    if 0x2E80 <= code < 0xA4D0 and category in {"Lo", "Nl", "So"} or 0xF900 <= code < 0xFB00:
+    if (0x2E80 <= code < 0xA4D0 and category in {"Lo", "Nl", "So"}) or 0xF900 <= code < 0xFB00:
         return IDEOGRAPH
     if category[0] in "LMN":
         return IGNORED if 0xFE00 <= code <= 0xFE0F else LETTER
@@ -185,22 +190,29 @@ def tokens_of(text: Any, start: int, stop: int, kinds: Any, folds: Any, tokens: 
 
 
 @njit(cache=True)
-def _word_grams(tokens: Any, count: int, features: Any, places: Any) -> int:
+def _word_grams(tokens: Any, count: int, features: Any) -> int:
+    """Write the 1-3-grams that end at each token in turn; their number. See `_first_gram`."""
     made = 0
     pair_before = np.uint64(0)
     for at in range(count):
-        features[made], places[made] = np.int32(tokens[at] >> _TO_FEATURE), at
+        features[made] = np.int32(tokens[at] >> _TO_FEATURE)
         made += 1
         if at >= 1:
             pair = _mixed((tokens[at - 1] * _FNV_PRIME) ^ tokens[at])
-            features[made], places[made] = np.int32(pair >> _TO_FEATURE), at
+            features[made] = np.int32(pair >> _TO_FEATURE)
             made += 1
             if at >= 2:
                 triple = _mixed((pair_before * _FNV_PRIME) ^ tokens[at])
-                features[made], places[made] = np.int32(triple >> _TO_FEATURE), at
+                features[made] = np.int32(triple >> _TO_FEATURE)
                 made += 1
             pair_before = pair
     return made
+
+
+@njit(cache=True)
+def _first_gram(token: int) -> int:
+    """Where the n-grams that end at this token start: one ends at the first, two at the second, then three."""
+    return token if token < 2 else 3 * token - 3
 
 
 @njit(cache=True)
@@ -250,13 +262,12 @@ def distinct_features(
     tokens = np.empty(longest + 1, np.uint64)
     is_word = np.empty(longest + 1, np.bool_)
     scratch = np.empty(6 * longest + 16, np.int32)
-    places = np.empty(3 * longest + 16, np.int32)
     found = np.empty(max(1024, int(offsets[-1])), np.int32)
     pointers = np.zeros(rows + 1, np.int64)
     used = 0
     for row in range(rows):
         count = tokens_of(text, offsets[row], offsets[row + 1], kinds, folds, tokens, is_word)
-        made = _word_grams(tokens, count, scratch, places)
+        made = _word_grams(tokens, count, scratch)
         if with_characters:
             made = _character_grams(text, offsets[row], offsets[row + 1], kinds, folds, scratch, made)
         if used + made > found.size:
@@ -300,36 +311,139 @@ def distinct_words(text: Any, offsets: Any, kinds: Any, folds: Any) -> tuple[Any
 
 @njit(cache=True)
 def slot_of(keys: Any, feature: int, shift: int) -> int:
-    """The slot of a feature in an open-addressed table, or the empty slot (-1) where it would go."""
-    last = keys.size - 1
+    """The slot of a feature in an open-addressed table, or the empty slot (key 0) where it would go.
+
+    A key is the feature's low bits. They overlap the bits that chose the slot, so that features with one key
+    have homes far apart; `fill` sees to it that none is moved that far, and a search is exact.
+    """
+    key = np.uint16((feature & _KEY_MASK) + 1)
     slot = feature >> shift
-    while keys[slot] != feature and keys[slot] != -1:
-        slot = (slot + 1) & last
+    while keys[slot] != key and keys[slot] != 0:
+        slot = (slot + 1) & (keys.size - 1)
     return slot
 
 
 @njit(cache=True)
-def fill(keys: Any, features: Any, shift: int) -> Any:
-    """For training: enter each feature into the table of keys; the slots they got."""
-    slots = np.empty(features.size, np.int64)
+def fill(keys: Any, features: Any, shift: int, slots: Any) -> bool:
+    """Enter the features into an empty table and write their slots; False where one was moved too far."""
+    moved_max = (1 << (KEY_BITS - shift)) - 1
     for place in range(features.size):
-        slots[place] = slot_of(keys, np.int64(features[place]), shift)
-        keys[slots[place]] = features[place]
-    return slots
+        feature = np.int64(features[place])
+        slot = slot_of(keys, feature, shift)
+        if keys[slot] != 0 or ((slot - (feature >> shift)) & (keys.size - 1)) >= moved_max:
+            return False
+        keys[slot] = np.uint16((feature & _KEY_MASK) + 1)
+        slots[place] = slot
+    return True
 
 
 @njit(cache=True)
-def _known_share(tokens: Any, is_word: Any, count: int, word_keys: Any, word_classes: Any) -> float:
+def _known_share(tokens: Any, is_word: Any, count: int, keys: Any, classes: Any, shift: int) -> float:
     """Known among known and unknown words; shared words decide only where nothing else does."""
-    shift = FEATURE_BITS - _bits(word_keys.size)
     tally = np.zeros(3, np.int64)
     for at in range(count):
         if is_word[at]:
-            slot = slot_of(word_keys, np.int64(tokens[at] >> _TO_FEATURE), shift)
-            tally[word_classes[slot]] += 1
+            tally[classes[slot_of(keys, np.int64(tokens[at] >> _TO_FEATURE), shift)]] += 1
     if tally[0] + tally[1] > 0:
         return tally[1] / (tally[0] + tally[1])
     return 1.0 if tally[2] > 0 else 0.0
+
+
+@njit(cache=True)
+def _segment_ends(tokens: Any, count: int, made: int, but: Any, ends: Any) -> None:
+    """Write where each segment after the first starts and stops, counted in n-grams."""
+    for quarter in range(4):
+        ends[1 + quarter, 0] = _first_gram((quarter * count + 3) // 4)
+        ends[1 + quarter, 1] = _first_gram(((quarter + 1) * count + 3) // 4)
+    ends[5, 0], ends[5, 1] = 0, _first_gram(min(count, EDGE_TOKENS))
+    ends[6, 0], ends[6, 1] = _first_gram(max(0, count - EDGE_TOKENS)), made
+    after_but = count
+    for at in range(count):
+        if tokens[at] == but:
+            after_but = at + 1
+    ends[7, 0], ends[7, 1] = _first_gram(after_but), made
+    for segment in range(1, 8):
+        for side in range(2):
+            ends[segment, side] = min(ends[segment, side], made)
+
+
+@njit(cache=True)
+def _hits_before(grams: Any, hits: int, end: int) -> int:
+    """How many of the hits, in rising order of their n-gram, come before n-gram `end`."""
+    low, high = 0, hits
+    while low < high:
+        middle = (low + high) // 2
+        if grams[middle] < end:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True)
+def scores(text: Any, offsets: Any, characters: Any, learned: Any, words: Any, but: Any, with_characters: bool) -> Any:
+    """Each text's scores, shape [texts, segments, columns of weights], and its known share.
+
+    `characters` are the character tables; `learned` is a table's filter, keys and weights by slot (int8; what a
+    step is worth is in the linear layer); `words` likewise with a class by slot: 0 unknown, 1 known, 2 shared with
+    other languages; `but` is the token after which the last segment starts.
+    """
+    kinds, folds = characters
+    sieve, keys, weights = learned
+    _, word_keys, word_classes = words
+    shift, word_shift = FEATURE_BITS - _bits(keys.size), FEATURE_BITS - _bits(word_keys.size)
+    rows, columns = offsets.size - 1, weights.shape[1]
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    tokens = np.empty(longest + 1, np.uint64)
+    is_word = np.empty(longest + 1, np.bool_)
+    features = np.empty(6 * longest + 16, np.int32)
+    grams = np.empty(6 * longest + 16, np.int32)
+    sums = np.zeros((6 * longest + 16, columns), np.int32)
+    stamps = np.zeros(keys.size, np.uint8)
+    ends = np.zeros((8, 2), np.int64)
+    result = np.zeros((rows, 8, columns), np.float32)
+    known = np.zeros(rows, np.float32)
+    for row in range(rows):
+        start, stop = offsets[row], offsets[row + 1]
+        count = tokens_of(text, start, stop, kinds, folds, tokens, is_word)
+        known[row] = _known_share(tokens, is_word, count, word_keys, word_classes, word_shift)
+        made = _word_grams(tokens, count, features)
+        _segment_ends(tokens, count, made, but, ends)
+        if with_characters:
+            made = _character_grams(text, start, stop, kinds, folds, features, made)
+        candidates = 0  # written always and kept by adding 0 or 1: a branch here would be mispredicted
+        for at in range(made):
+            grams[candidates] = at
+            place = features[at] & _SIEVE_MASK
+            candidates += (sieve[place >> 3] >> (place & 7)) & 1
+        stamp = np.uint8(1 + row % 255)
+        if stamp == 1:
+            stamps[:] = 0
+        hits, distinct = 0, 0
+        for candidate in range(candidates):
+            slot = slot_of(keys, np.int64(features[grams[candidate]]), shift)
+            if keys[slot] == 0:
+                continue
+            grams[hits] = grams[candidate]
+            fresh = stamps[slot] != stamp
+            stamps[slot] = stamp
+            distinct += fresh
+            for column in range(columns):
+                weight = np.int32(weights[slot, column])
+                sums[hits + 1, column] = sums[hits, column] + weight
+                result[row, 0, column] += weight * fresh
+            hits += 1
+        result[row, 0] /= np.sqrt(np.float32(distinct + 1))
+        for segment in range(1, 8):
+            first = _hits_before(grams, hits, ends[segment, 0])
+            last = _hits_before(grams, hits, ends[segment, 1])
+            norm = np.sqrt(np.float32(max(0, last - first) + 1))
+            for column in range(columns):
+                if last > first:
+                    result[row, segment, column] = (sums[last, column] - sums[first, column]) / norm
+    return result, known
 
 
 @njit(cache=True)
@@ -340,82 +454,24 @@ def _bits(size: int) -> int:
     return bits
 
 
-@njit(cache=True)
-def scores(
-    text: Any,
-    offsets: Any,
-    kinds: Any,
-    folds: Any,
-    keys: Any,
-    weights: Any,
-    word_keys: Any,
-    word_classes: Any,
-    but: Any,
-    with_characters: bool,
-) -> tuple[Any, Any]:
-    """Each text's scores, shape [texts, segments, columns of weights], and its known share.
+def table(features: Any, values: Any) -> tuple[Any, Any, Any]:
+    """Features and what each is worth as (sieve, keys by slot, values by slot), at most half full.
 
-    `keys` is the open-addressed table of features, `weights` int8 by slot (its scale is in the
-    linear layer), `word_classes` by slot 0 unknown, 1 known, 2 shared with other languages; `but`
-    is the token hash after which the last segment starts.
+    The sieve has a bit per value of a feature's low bits: most features that are not in the table end there.
     """
-    rows, columns = offsets.size - 1, weights.shape[1]
-    longest = 0
-    for row in range(rows):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    tokens = np.empty(longest + 1, np.uint64)
-    is_word = np.empty(longest + 1, np.bool_)
-    features = np.empty(6 * longest + 16, np.int32)
-    places = np.empty(3 * longest + 16, np.int32)
-    stamps = np.full(keys.size, -1, np.int32)
-    shift = FEATURE_BITS - _bits(keys.size)
-    result = np.zeros((rows, 8, columns), np.float32)
-    known = np.zeros(rows, np.float32)
-    hits = np.zeros(8, np.int64)
-    for row in range(rows):
-        start, stop = offsets[row], offsets[row + 1]
-        count = tokens_of(text, start, stop, kinds, folds, tokens, is_word)
-        known[row] = _known_share(tokens, is_word, count, word_keys, word_classes)
-        made = _word_grams(tokens, count, features, places)
-        grams = made
-        if with_characters:
-            made = _character_grams(text, start, stop, kinds, folds, features, made)
-        after_but = count
-        for at in range(count):
-            if tokens[at] == but:
-                after_but = at
-        hits[:] = 0
-        for at in range(made):
-            slot = slot_of(keys, np.int64(features[at]), shift)
-            if keys[slot] == -1:
-                continue
-            fresh = stamps[slot] != row
-            if fresh:
-                stamps[slot] = row
-                hits[0] += 1
-            place = np.int64(places[at]) if at < grams else 0
-            quarter = 1 + place * 4 // count if at < grams else 0
-            for column in range(columns):
-                weight = np.float32(weights[slot, column])
-                if fresh:
-                    result[row, 0, column] += weight
-                if at >= grams:
-                    continue
-                result[row, quarter, column] += weight
-                if place < EDGE_TOKENS:
-                    result[row, 5, column] += weight
-                if place >= count - EDGE_TOKENS:
-                    result[row, 6, column] += weight
-                if place > after_but:
-                    result[row, 7, column] += weight
-            if at < grams:
-                hits[quarter] += 1
-                hits[5] += place < EDGE_TOKENS
-                hits[6] += place >= count - EDGE_TOKENS
-                hits[7] += place > after_but
-        for segment in range(8):
-            result[row, segment] /= np.sqrt(np.float32(hits[segment] + 1))
-    return result, known
+    bits = max(TABLE_BITS_MIN, (2 * features.size - 1).bit_length())
+    while True:
+        keys = np.zeros(1 << bits, np.uint16)
+        slots = np.empty(features.size, np.int64)
+        if fill(keys, features, FEATURE_BITS - bits, slots):
+            break
+        bits += 1
+    by_slot = np.zeros((keys.size, *values.shape[1:]), values.dtype)
+    by_slot[slots] = values
+    sieve = np.zeros((_SIEVE_MASK + 1) // 8, np.uint8)
+    places = features & _SIEVE_MASK
+    np.bitwise_or.at(sieve, places >> 3, np.uint8(1) << (places & 7).astype(np.uint8))
+    return sieve, keys, by_slot
 
 
 def joined(texts: list[bytes]) -> tuple[Any, Any]:
@@ -432,19 +488,20 @@ class WeightsMismatch(RuntimeError):
 class FastText:
     """The compiled loop with its tables: texts in, scores of their parts and known shares out."""
 
-    def __init__(self, tables: Any, keys: Any, weights: Any, words: Any, with_characters: bool) -> None:
-        self._tables, self._keys, self._weights, self._words = tables, keys, weights, words
-        self._with_characters = with_characters
+    def __init__(self, learned: Any, words: Any, with_characters: bool) -> None:
+        """`learned` and `words` come from `table`."""
+        self._characters = character_tables()
+        self._learned, self._words, self._with_characters = learned, words, with_characters
         self._but = self._token(b"but")
 
     def scores(self, texts: list[bytes]) -> tuple[Any, Any]:
         """The scores of each text's parts, [texts, segments, columns], and known shares [texts]."""
-        learned = (self._keys, self._weights, *self._words)
-        return scores(*joined(texts), *self._tables, *learned, self._but, self._with_characters)
+        tables = self._characters, self._learned, self._words
+        return scores(*joined(texts), *tables, self._but, self._with_characters)
 
     def _token(self, word: bytes) -> Any:
         tokens, is_word = np.empty(len(word) + 1, np.uint64), np.empty(len(word) + 1, np.bool_)
-        tokens_of(joined([word])[0], 0, len(word), *self._tables, tokens, is_word)
+        tokens_of(joined([word])[0], 0, len(word), *self._characters, tokens, is_word)
         return tokens[0]
 
 
@@ -463,10 +520,12 @@ class Scorer:
         if found != sha256:
             raise WeightsMismatch(f"{folder} has sha-256 {found}, the config names {sha256}")
         with np.load(folder / self.FILES[0]) as weights:
-            words = weights["word_keys"], weights["word_classes"]
-            with_characters = bool(weights["with_characters"])
             self._layer, self._bias = weights["layer"], weights["bias"]
-            self._text = FastText(character_tables(), weights["keys"], weights["weights"], words, with_characters)
+            self._text = FastText(
+                table(weights["features"], weights["weights"]),
+                table(weights["words"], weights["word_classes"]),
+                bool(weights["with_characters"]),
+            )
         self.answer([b"ready", b"\xff"])
 
     def answer(self, texts: list[bytes]) -> tuple[Any, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import numpy as np  # noqa: E402 the line above makes `scoring` found
-import triton_python_backend_utils as pb_utils  # noqa: E402
-from scoring import Scorer  # noqa: E402
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from scoring import Scorer
 
 
 class TritonPythonModel:
