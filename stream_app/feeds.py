@@ -21,7 +21,7 @@ from stream_app.codec.dead_letters import decode_dead_letter
 from stream_app.codec.decisions import decode_decision
 from stream_app.errors import ShuntError, StartError, UnreadableRecord
 from stream_app.kafka.admin import behind
-from stream_app.web.live import HOUR_S
+from stream_app.web.seconds import HOUR_S
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

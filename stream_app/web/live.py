@@ -7,22 +7,18 @@ latencies. Times are milliseconds since the epoch and arguments; nothing here re
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from stream_app.codec.times import timestamp_ms
+from stream_app.web.seconds import FINALS, HOUR_S, RATE_WINDOW_S, Column, InputRate, Seconds
 
 if TYPE_CHECKING:
     from stream_app.codec.dead_letters import DeadLetterMessage
     from stream_app.codec.decisions import AnswerMessage, DecisionMessage
 
-HOUR_S = 3_600
-RATE_WINDOW_S = 5
-"""Rates are of the last five whole seconds: short enough to see a burst, long enough not to flicker."""
 SHARE_WINDOW_S = 60
 SERIES_S = 120
 """How much the sparklines show."""
@@ -30,71 +26,13 @@ DECISIONS_SHOWN = 30
 DEAD_LETTERS_SHOWN = 10
 LATENCIES_KEPT = 2_000
 """Of each route: enough for a p99 with 20 values above it."""
+LATENCY_WINDOW_S = 300
 NAMES_MAX = 200
 """Labels and causes come from outside; no more different ones than this are counted."""
 PAYLOAD_BYTES_MAX = 4_096
 """A larger payload is not searched for something to show."""
 SHOWN_PAYLOAD_FIELDS = ("product", "title", "name")
 TEXT_CHARS_MAX = 120
-
-
-class Column(IntEnum):
-    """What is counted for every second."""
-
-    SMALL = 0
-    LLM = 1
-    DEGRADED = 2
-    HUMAN = 3
-    ESCALATED = 4
-    DEAD = 5
-    COST_USD = 6
-    PAID_CALLS = 7
-
-
-FINALS = (Column.SMALL, Column.LLM, Column.DEGRADED, Column.HUMAN)
-
-
-class Seconds:
-    """Counters for each of the last 3,600 seconds, in a ring; what is older is forgotten."""
-
-    def __init__(self) -> None:
-        self._rows = np.zeros((HOUR_S, len(Column)))
-        self._second_of_row = np.full(HOUR_S, -1, dtype=np.int64)
-
-    def add(self, at_ms: int, column: Column, amount: float = 1.0) -> None:
-        """Count `amount` in the second of `at_ms`."""
-        second = at_ms // 1000
-        row = second % HOUR_S
-        if self._second_of_row[row] > second:
-            return  # older than the ring reaches
-        if self._second_of_row[row] < second:
-            self._rows[row] = 0.0
-            self._second_of_row[row] = second
-        self._rows[row, column] += amount
-
-    def last(self, now_ms: int, seconds: int) -> Any:
-        """The last `seconds` whole seconds before `now_ms`, oldest first: an array (seconds x columns)."""
-        wanted = np.arange(now_ms // 1000 - seconds, now_ms // 1000)
-        rows = wanted % HOUR_S
-        return np.where((self._second_of_row[rows] == wanted)[:, None], self._rows[rows], 0.0)
-
-
-@dataclass(slots=True)
-class InputRate:
-    """The input topic's rate, from its end offsets at two moments."""
-
-    samples: deque[tuple[int, int]] = field(default_factory=lambda: deque[tuple[int, int]](maxlen=RATE_WINDOW_S + 1))
-
-    def add(self, at_ms: int, end: int) -> None:
-        """The topic's ends, summed over its partitions."""
-        self.samples.append((at_ms, end))
-
-    def per_s(self) -> float | None:
-        """Records a second; None before there are two samples."""
-        if len(self.samples) < 2:
-            return None
-        (then_ms, before), (now_ms, after) = self.samples[0], self.samples[-1]
-        return max(0, after - before) * 1000 / max(1, now_ms - then_ms)
 
 
 class LiveView:
@@ -108,7 +46,7 @@ class LiveView:
         self.lag: dict[str, int | None] = {"classify": None, "escalate": None}
         self.input_rate = InputRate()
         self._seconds = Seconds()
-        self._latencies_ms = {route: deque[int](maxlen=LATENCIES_KEPT) for route in ("small", "llm")}
+        self._latencies_ms = {route: deque[tuple[int, int]](maxlen=LATENCIES_KEPT) for route in ("small", "llm")}
         self._labels: Counter[tuple[str, str]] = Counter()
         self._causes: Counter[str] = Counter()
         self._decisions: deque[dict[str, Any]] = deque(maxlen=DECISIONS_SHOWN)
@@ -123,12 +61,12 @@ class LiveView:
         if decision.kind == "final":
             self._totals["decisions"] += 1
             self._seconds.add(at_ms, Column[route.upper()])
-            self._latencies_ms["small" if route == "small" else "llm"].append(latency_ms)
+            self._latencies_ms["small" if route == "small" else "llm"].append((at_ms, latency_ms))
             for task, answer in decision.answers.items():
                 _count(self._labels, (task, answer.label))
         if decision.usage is not None and decision.kind != "provisional":
             self._seconds.add(at_ms, Column.COST_USD, decision.usage.cost_usd)
-            self._seconds.add(at_ms, Column.PAID_CALLS, float(decision.usage.cost_usd > 0))
+            self._seconds.add(at_ms, Column.ASKED)
         self._decisions.append(_shown(decision, route, latency_ms, at_ms))
 
     def escalated(self, at_ms: int) -> None:
@@ -164,14 +102,17 @@ class LiveView:
             "llm": {"model": self._llm_model, "stand_in": self.stand_in},
             "totals": {name: self._totals[name] for name in ("decisions", "dead", "tombstones")},
             "hour": {column.name.lower(): int(hour[:, column].sum()) for column in (*FINALS, Column.DEAD)},
-            "rates": self._rates(hour[-RATE_WINDOW_S:]),
+            "rates": self._rates(hour[-RATE_WINDOW_S:], now_ms),
             "share_escalated": _share_escalated(hour[-SHARE_WINDOW_S:]),
             "series": {
                 "events": series[:, FINALS].sum(axis=1).astype(int).tolist(),
                 "share": [_share_escalated(series[at - 4 : at + 1]) for at in range(4, SERIES_S)],
             },
             "spend": self._spend(hour),
-            "latency_ms": {route: _percentiles(values) for route, values in self._latencies_ms.items()},
+            "latency_ms": {
+                route: _percentiles([took for at_ms, took in kept if at_ms >= now_ms - LATENCY_WINDOW_S * 1000])
+                for route, kept in self._latencies_ms.items()
+            },
             "lag": dict(self.lag),
             "labels": _by_task(self._labels),
             "decisions": list(reversed(self._decisions)),
@@ -179,10 +120,10 @@ class LiveView:
             "causes": dict(self._causes.most_common(DEAD_LETTERS_SHOWN)),
         }
 
-    def _rates(self, window: Any) -> dict[str, float | None]:
+    def _rates(self, window: Any, now_ms: int) -> dict[str, float | None]:
         per_s = window.sum(axis=0) / len(window)
         return {
-            "input": self.input_rate.per_s(),
+            "input": self.input_rate.per_s(now_ms),
             "small": float(per_s[Column.SMALL]),
             "escalated": float(per_s[Column.ESCALATED]),
             "llm": float(per_s[[Column.LLM, Column.DEGRADED]].sum()),
@@ -190,11 +131,14 @@ class LiveView:
         }
 
     def _spend(self, hour: Any) -> dict[str, float | None]:
-        """What the hour cost, against asking the LLM about every event at the average price of a call here."""
+        """What the hour cost, against asking the LLM about every event, at what one that was asked cost here.
+
+        Answers from the cache count as asked: an LLM alone would have a cache too.
+        """
         cost_usd = float(hour[:, Column.COST_USD].sum())
-        calls = float(hour[:, Column.PAID_CALLS].sum())
+        asked = float(hour[:, Column.ASKED].sum())
         finals = float(hour[:, FINALS].sum())
-        llm_only_usd = cost_usd / calls * finals if calls else None
+        llm_only_usd = cost_usd / asked * finals if asked else None
         return {
             "hour_usd": cost_usd,
             "budget_hour_usd": self._usd_per_hour,
@@ -255,10 +199,10 @@ def _share_escalated(window: Any) -> float | None:
     return escalated / decided if decided else None
 
 
-def _percentiles(values_ms: deque[int]) -> dict[str, float | None]:
+def _percentiles(values_ms: list[int]) -> dict[str, float | None]:
     if not values_ms:
         return {"p50": None, "p99": None}
-    p50, p99 = np.percentile(np.fromiter(values_ms, dtype=np.float64), [50, 99]).tolist()
+    p50, p99 = np.percentile(values_ms, [50, 99]).tolist()
     return {"p50": p50, "p99": p99}
 
 
