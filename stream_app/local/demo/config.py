@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream_app.errors import StartError
+from stream_app.escalate.prices import DEFAULT_PRICES, Price
+from stream_app.local.demo.options import REAL_LLM
 from stream_app.local.triton_server import PYTHONS
 from stream_app.routing.policy import Policy, load_policy
 
@@ -106,7 +109,14 @@ def _endpoint(stack: StackInfo, llm: DemoLlm) -> dict[str, Any]:
         "api_key_env": STAND_IN_KEY,
         "requests_per_minute": STAND_IN_REQUESTS_PER_MINUTE,
         "tokens_per_minute": STAND_IN_TOKENS_PER_MINUTE,
+        **asdict(stand_in_price(llm.model)),
     }
+
+
+def stand_in_price(model: str) -> Price:
+    """The price a stand-in's answers are counted at: its model's, its model family's, or the default model's."""
+    family = max((name for name in DEFAULT_PRICES if model.startswith(name)), key=len, default=REAL_LLM)
+    return DEFAULT_PRICES[family]
 
 
 def _lines(values: dict[str, Any]) -> list[str]:

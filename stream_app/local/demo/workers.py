@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 
 from stream_app.errors import StartError
 from stream_app.local.demo.config import STAND_IN_KEY
 from stream_app.local.ports import claim_port
-from stream_app.local.process import GuardedProcess
+from stream_app.local.process import GuardedProcess, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,11 +42,17 @@ class Workers:
             log,
             env=_environment(self._ports[role]),
             grace_s=GRACE_S,
+            reason=last_words,
         )
+
+    @property
+    def processes(self) -> list[GuardedProcess]:
+        """The workers' processes, in the order of `ROLES`."""
+        return list(self._processes.values())
 
     async def start(self) -> None:
         """Start them all, and return when each says that it is ready. Raises StartError with the reason."""
-        for process in self._processes.values():
+        for process in self.processes:
             process.start()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             await asyncio.gather(*(self._wait(role, session) for role in ROLES))
@@ -82,7 +89,19 @@ class Workers:
 
     async def stop(self) -> None:
         """SIGTERM to all: they drain. Returns when nothing of them is left."""
-        await asyncio.gather(*(process.stop() for process in self._processes.values()))
+        await asyncio.gather(*(process.stop() for process in self.processes))
+
+
+def last_words(log: str) -> str | None:
+    """The worst that a worker has logged (one JSON object a line), else its last line."""
+    for line in reversed(log.splitlines()):
+        try:
+            told = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(told, dict) and cast("dict[str, object]", told).get("level") == "critical":
+            return str(cast("dict[str, object]", told).get("message"))
+    return last_line(log)
 
 
 def _environment(web_port: int) -> dict[str, str]:
