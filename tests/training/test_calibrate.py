@@ -1,0 +1,287 @@
+"""From labelled rows to a policy."""
+
+import json
+from collections import Counter
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from stream_app.cli import shunt
+from stream_app.errors import SettingsError
+from stream_app.routing.models import Scores, ServedModel
+from stream_app.routing.policy import Policy, dump_policy, load_policy
+from stream_app.routing.routers import task_routers
+from stream_app.settings import Task
+from stream_app.training.calibrate import Terms, calibrate_task, merged
+from stream_app.training.evaluate import with_llm
+from stream_app.training.recorded import RecordedFile, RecordedRow, read_recorded
+from stream_app.training.scoring import route_scored
+from stream_app.training.split import split
+from stream_app.training.verdict import verdict
+
+LABELS = ("negative", "positive")
+SERVED = {name: ServedModel(name, "1", LABELS, sha * 64, 256) for name, sha in (("fast", "a"), ("slow", "b"))}
+
+
+def made_up(rows, seed, *, sharpness=1.0, spread=2.0, llm_accuracy=0.95, name="rows.jsonl"):
+    """A file of rows, and scores by `fast` and `slow` (which sees more), honest but for `sharpness`.
+
+    `fast` gives P(positive) of a logistic model of what it sees; sharpness 2 doubles its log-odds.
+    """
+    rng = np.random.default_rng(seed)
+    seen, more = rng.normal(scale=spread, size=rows), rng.normal(scale=spread, size=rows)
+    truth = rng.random(rows) < 1 / (1 + np.exp(-(seen + more)))
+    llm_right = rng.random(rows) < llm_accuracy
+    # What `fast` does not see widens its own odds: the probit rule of thumb for a logistic with noise.
+    seen_only = seen / np.sqrt(1 + np.pi * spread**2 / 8)
+
+    def scores(log_odds):
+        positive = (1 / (1 + np.exp(-log_odds * sharpness))).astype(np.float32)
+        return Scores(np.stack([1 - positive, positive], axis=1), np.ones(rows, np.float32))
+
+    recorded = tuple(
+        RecordedRow(
+            id=f"{name}-{place}",
+            text=f"review number {place} of {name}",
+            label=LABELS[int(true)],
+            llm=(("big", LABELS[int(true == right)]),),
+            prompt_chars=400,
+        )
+        for place, (true, right) in enumerate(zip(truth, llm_right, strict=True))
+    )
+    return RecordedFile(name, "0" * 64, recorded), {"fast": scores(seen_only), "slow": scores(seen + more)}
+
+
+TASK = Task(name="sentiment", tiers=("fast", ("fast", "slow")), target_error=0.05)
+TERMS = Terms(delta=0.05, made_at="2026-11-20T09:00:00Z")
+
+
+def joined(*parts):
+    files = [file for file, _ in parts]
+    scores = {
+        name: Scores(
+            np.concatenate([by[name].probabilities for _, by in parts]),
+            np.concatenate([by[name].known_share for _, by in parts]),
+        )
+        for name in SERVED
+    }
+    return files, scores
+
+
+def with_known(scores, shares):
+    return {name: Scores(of.probabilities, np.asarray(shares, np.float32)) for name, of in scores.items()}
+
+
+def test_the_policy_decides_as_it_was_certified():
+    """Written, read and compiled again, the policy routes the test rows exactly as calibration did."""
+    files, scores = joined(made_up(6000, 1, sharpness=2.0))
+    made = calibrate_task(TASK, files, SERVED, scores, TERMS)
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
+    (router,) = task_routers([TASK], SERVED, policy)
+    assert router.certified
+    rows = split(files[0].rows).test
+    again = route_scored(
+        router, [row.text for row in made.test], {name: of.rows(rows) for name, of in scores.items()}
+    )
+    assert (again.route == made.routed.route).all()
+    assert (again.label == made.routed.label).all()
+    assert (again.confidence == made.routed.confidence).all()
+
+
+def test_overconfidence_is_undone_and_both_tiers_serve():
+    """A model twice too sure is cooled down, confidence becomes honest, and the second tier takes its share."""
+    files, scores = joined(made_up(8000, 2, sharpness=2.0))
+    task = calibrate_task(TASK, files, SERVED, scores, TERMS).task
+    assert task.tiers[0].members[0].weight == pytest.approx(0.5, abs=0.1)
+    assert task.measured.expected_calibration_error < 0.06
+    assert task.tiers[0].threshold == task.tiers[1].threshold
+    assert min(task.measured.tier_coverage) > 0.05
+    assert task.certificate is not None
+    assert task.certificate.wrong / task.certificate.accepted <= task.certificate.error_bound <= 0.05
+
+
+def test_the_promise_holds_in_simulation():
+    """Over 80 seeded samples, the policy's true error exceeds its target in at most delta of them."""
+    runs, broken, certified, delta = 80, 0, 0, 0.1
+    fresh_file, fresh = made_up(20_000, 999, sharpness=1.5)
+    truth = np.array([LABELS.index(row.label) for row in fresh_file.rows])
+    texts = [row.text for row in fresh_file.rows]
+    for seed in range(runs):
+        files, scores = joined(made_up(1500, seed, sharpness=1.5))
+        made = calibrate_task(TASK, files, SERVED, scores, Terms(delta, TERMS.made_at)).task
+        if made.certificate is None:
+            continue
+        certified += 1
+        policy = Policy(name="p", version=1, made_at=TERMS.made_at, tasks={"sentiment": made})
+        (router,) = task_routers([TASK], SERVED, policy)
+        routed = route_scored(router, texts, fresh)
+        broken += (routed.label != truth)[routed.accepted].mean() > TASK.target_error
+    # Three standard deviations of a binomial with 80 trials at delta are 10 %.
+    assert broken / runs <= delta + 0.1
+    assert certified > runs / 2
+
+
+def test_too_few_rows_are_refused_with_the_number_needed():
+    """A sample on which even faultless answers prove nothing says how many labels it takes."""
+    files, scores = joined(made_up(300, 3))
+    with pytest.raises(SettingsError, match="300 labelled rows are too few") as refused:
+        calibrate_task(TASK, files, SERVED, scores, TERMS)
+    assert "label at least 394" in refused.value.one_line()
+    files, scores = joined(made_up(440, 3))
+    calibrate_task(TASK, files, SERVED, scores, TERMS)
+
+
+def test_nothing_certified_says_so():
+    """Where no cut keeps the target there is no threshold, and the verdict asks for a better model."""
+    files, scores = joined(made_up(2000, 4, spread=0.2))
+    made = calibrate_task(TASK, files, SERVED, scores, TERMS)
+    assert made.task.certificate is None
+    assert [tier.threshold for tier in made.task.tiers] == [None, None]
+    assert made.task.measured.coverage == 0
+    assert "not good enough yet" in verdict("sentiment", made.task, None)
+
+
+def test_each_file_keeps_the_promise_by_itself():
+    """A hard source among easy ones is certified on its own rows, at the price of coverage."""
+    easy, hard = made_up(4000, 5, spread=4.0, name="easy"), made_up(3000, 6, sharpness=1.6, name="hard")
+    files, scores = joined(easy, hard)
+    together = calibrate_task(TASK, files, SERVED, scores, TERMS).task
+    apart = calibrate_task(TASK, files, SERVED, scores, Terms(0.05, TERMS.made_at, each_file=True)).task
+    assert together.certificate is not None
+    assert apart.certificate is not None
+    assert (together.certificate.each_file, apart.certificate.each_file) == (False, True)
+    assert apart.measured.coverage < together.measured.coverage
+    assert apart.certificate.error_bound <= 0.05
+
+
+def test_what_the_models_do_not_know_is_outside():
+    """The lowest known share of one calibration text in a hundred bounds the domain; scripts are noted."""
+    files, scores = joined(made_up(3000, 7))
+    shares = np.random.default_rng(7).uniform(0.5, 1, 3000)
+    domain = calibrate_task(TASK, files, SERVED, with_known(scores, shares), TERMS).task.domain
+    assert domain.known_share_min == pytest.approx(0.505, abs=0.006)
+    assert domain.scripts == ("Latin",)
+    assert domain.text_chars[0] <= domain.text_chars[1] <= domain.text_chars[2]
+
+
+def test_a_group_is_never_split():
+    """Rows of one group, and equal texts, fall in one part; the parts are disjoint and complete."""
+    rows = [
+        RecordedRow(id=str(n), text=f"text {n % 700}", label="x", group=f"g{n % 90}" if n % 2 else None)
+        for n in range(3000)
+    ]
+    parts = split(rows)
+    three = (parts.calibration, parts.certification, parts.test)
+    assert sorted(np.concatenate(three).tolist()) == list(range(3000))
+    for name in (lambda row: row.group, lambda row: row.text if row.group is None else None):
+        where = [{name(rows[row]) for row in part} - {None} for part in three]
+        assert max(Counter(group for groups in where for group in groups).values()) == 1
+
+
+def test_a_new_task_joins_the_policy():
+    """Another task is added beside the first, which stays as it was; the version rises."""
+    files, scores = joined(made_up(2000, 8))
+    made = calibrate_task(TASK, files, SERVED, scores, TERMS).task
+    first = merged(None, "reviews", "sentiment", made, "t1")
+    second = merged(first, "other", "mood", made, "t2")
+    assert (first.ref, second.ref) == ("reviews@1", "reviews@2")
+    assert second.tasks == {"sentiment": made, "mood": made}
+    assert second.made_at == "t2"
+
+
+@pytest.mark.parametrize(("accuracy", "says"), [(0.95, "the LLM helps here"), (0.3, "the LLM does not help")])
+def test_the_verdict_weighs_the_llm(accuracy, says):
+    """With recorded answers the verdict compares both on the texts that would be escalated."""
+    files, scores = joined(made_up(6000, 9, llm_accuracy=accuracy))
+    made = calibrate_task(TASK, files, SERVED, scores, TERMS)
+    truth = np.array([LABELS.index(row.label) for row in made.test])
+    answers = np.array([LABELS.index(row.answer_of("big")) for row in made.test])
+    none = np.zeros(len(truth), bool)
+    llm = with_llm("big", made.test, made.routed.label == truth, made.routed.accepted, (answers, none), truth)
+    assert says in verdict("sentiment", made.task, llm)
+    assert "shows with recorded answers" in verdict("sentiment", made.task, None)
+    sure = msgspec.structs.replace(made.task, measured=msgspec.structs.replace(made.task.measured, coverage=0.99))
+    assert "not needed" in verdict("sentiment", sure, llm)
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_rows_are_read_by_task(tmp_path):
+    """`labels` and `gold` hold a label for each task, `label` that of any; a row without this task is skipped."""
+    path = write_rows(
+        tmp_path / "rows.jsonl",
+        [
+            {"text": "a", "label": "good"},
+            {"text": "b", "labels": {"mood": "bad", "other": "x"}, "group": 7, "llm": {"m": None}},
+            {"text": "c", "gold": {"other": "x"}},
+        ],
+    )
+    file = read_recorded(path, "mood")
+    assert [(row.id, row.label, row.group) for row in file.rows] == [("1", "good", None), ("2", "bad", "7")]
+    assert file.rows[1].answer_of("m") is None
+    assert file.rows[0].prompt_tokens == (1 + 317) / 4
+    with pytest.raises(SettingsError, match="no answer of m"):
+        file.rows[0].answer_of("m")
+
+
+def test_halves_go_by_group(tmp_path):
+    """The two halves share no group and lose no row."""
+    path = write_rows(
+        tmp_path / "rows.jsonl", [{"text": "x", "label": "y", "group": f"g{n // 3}"} for n in range(90)]
+    )
+    a, b = (read_recorded(path, "mood", half).rows for half in ("A", "B"))
+    assert len(a) + len(b) == 90
+    assert not {row.group for row in a} & {row.group for row in b}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "needs the text fields"),
+        ('{"text": 1, "label": "x"}', "needs the text"),
+        ("", "has no row"),
+    ],
+)
+def test_a_broken_file_says_where(tmp_path, line, complaint):
+    """The message names the file, and the line where there is one."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(SettingsError, match=complaint) as refused:
+        read_recorded(path, "mood")
+    assert "rows.jsonl" in refused.value.one_line()
+
+
+def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
+    """On the real Triton: rows in, a policy out that the next run finds and raises; a wrong file is told first."""
+    rows = [{"text": f"text number {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
+    data = write_rows(tmp_path / "rows.jsonl", [{**row, "llm": {"big": "positive"}} for row in rows])
+    settings, out = tmp_path / "shunt.toml", tmp_path / "my policy.json"
+    settings.write_text(
+        f'[triton]\nurl = "{stack.triton_grpc}"\n'
+        '[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
+        '[[tasks]]\nname = "by_hand"\ntiers = ["echo"]\nthreshold = 0.9\n'
+    )
+
+    def calibrate(*arguments):
+        asked = ["--config", str(settings), "calibrate", *map(str, arguments), "--out", str(out)]
+        return CliRunner().invoke(shunt, asked, catch_exceptions=False)
+
+    made = calibrate(data, "--llm", "big")
+    assert made.exit_code == 0
+    assert "the LLM is not needed" in made.output
+    policy = load_policy(out.read_bytes())
+    assert policy.ref == "my-policy@1"
+    assert policy.tasks["mood"].certificate is not None
+    assert calibrate(data).exit_code == 0
+    assert load_policy(out.read_bytes()).version == 2
+    wrong = write_rows(tmp_path / "wrong.jsonl", [{"text": "x", "label": "spam"}])
+    with pytest.raises(SettingsError, match="labelled 'spam'"):
+        calibrate(wrong)
+    with pytest.raises(SettingsError, match="by_hand has a target_error"):
+        calibrate(data, "--task", "by_hand")

@@ -1,0 +1,133 @@
+"""The figures of an evaluation, on rows small enough to count by hand and on the real Triton."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from stream_app.cli import shunt
+from stream_app.errors import SettingsError
+from stream_app.routing.decide import Route, Routed
+from stream_app.routing.policy import Certificate
+from stream_app.training.evaluate import evaluation, outcomes
+from stream_app.training.recorded import RecordedRow
+
+LABELS = ("no", "yes")
+CERTIFICATE = Certificate(error_max=0.3, delta=0.05, rows=100, accepted=50, wrong=5, error_bound=0.2)
+
+
+def rows_of(*rows):
+    """(gold, llm's answer, prompt characters) each."""
+    return [
+        RecordedRow(id=str(place), text="x", label=gold, llm=(("big", answer),), prompt_chars=chars)
+        for place, (gold, answer, chars) in enumerate(rows)
+    ]
+
+
+def routed_of(*rows):
+    """(small answer, route, tier) each."""
+    labels, routes, tiers = zip(*rows, strict=True)
+    count = len(rows)
+    return Routed(
+        label=np.array([LABELS.index(label) for label in labels]),
+        confidence=np.full(count, 0.9, np.float32),
+        probabilities=np.full((count, 2), 0.5, np.float32),
+        tier=np.array(tiers, np.int8),
+        route=np.array(routes, np.int8),
+    )
+
+
+ROWS = rows_of(
+    ("yes", "yes", 400),  # accepted, right
+    ("no", "no", 400),  # accepted, wrong
+    ("yes", "yes", 800),  # escalated: the LLM saves it
+    ("yes", None, 400),  # escalated: refused, the small answer stands and is right
+    ("no", "maybe", 400),  # escalated: an answer that is no label is wrong
+)
+ROUTED = routed_of(
+    ("yes", Route.ACCEPTED, 0),
+    ("yes", Route.ACCEPTED, 1),
+    ("no", Route.UNSURE, 1),
+    ("yes", Route.OUT_OF_DOMAIN, 0),
+    ("no", Route.UNSURE, 1),
+)
+TRUTH = np.array([LABELS.index(row.label) for row in ROWS])
+
+
+def figures(certificate=CERTIFICATE, llm="big"):
+    return evaluation("t", ROWS, ROUTED, TRUTH, labels=LABELS, tiers=2, certificate=certificate, llm=llm)
+
+
+def test_counted_by_hand():
+    """Five rows whose every figure is known."""
+    found = figures()
+    assert found.llm is not None
+    assert (found.small_accuracy, found.coverage, found.escalated_share) == (0.6, 0.4, 0.6)
+    assert found.out_of_domain_share == 0.2
+    assert found.tier_coverage == (0.2, 0.2)
+    assert (found.accepted_error, found.target_error, found.certified_bound, found.bound_held) == (
+        0.5,
+        0.3,
+        0.2,
+        False,
+    )
+    assert found.llm.accuracy == pytest.approx(3 / 5)  # rows 0, 2 and the refused 3
+    assert found.llm.llm_accuracy == pytest.approx(3 / 5)  # a refusal alone is wrong
+    assert found.llm.refused == 1
+    assert found.llm.cost_share == pytest.approx(1600 / 2400)
+    assert found.llm.performance_gap_recovered is None, "the LLM alone is no better here"
+    assert found.llm.oracle.accuracy == pytest.approx(1.0)  # rows 1 and 2 are the LLM's alone
+    assert found.llm.oracle.escalated_share == pytest.approx(2 / 5)
+
+
+def test_without_an_llm_or_a_certificate():
+    """What was not asked for is None, not zero."""
+    found = figures(certificate=None, llm=None)
+    assert (found.llm, found.certified_bound, found.bound_held) == (None, None, None)
+
+
+def test_outcomes_of_rows():
+    """Each row says who decided it; a refusal is degraded; no text is written."""
+    lines = outcomes(ROWS, LABELS, ROUTED, "big")
+    assert [line["answer"] for line in lines] == ["yes", "yes", "yes", "yes", "maybe"]
+    assert [line["decided_by"] for line in lines] == ["small", "small", "llm", "small", "llm"]
+    assert [line["degraded_reason"] for line in lines] == [None, None, None, "refused", None]
+    assert [line["route"] for line in lines] == ["accepted", "accepted", "unsure", "out_of_domain", "unsure"]
+    assert not any("text" in line for line in lines)
+    assert {line["decided_by"] for line in outcomes(ROWS, LABELS, ROUTED, None)} == {"small"}
+
+
+def test_an_unknown_llm_names_those_recorded():
+    """Asking for answers that were never recorded says which there are."""
+    with pytest.raises(SettingsError, match="no answer of tiny") as refused:
+        figures(llm="tiny")
+    assert "big" in refused.value.one_line()
+
+
+def test_the_command_on_the_real_triton(stack, tmp_path):
+    """Calibrate, then evaluate: one JSON object with the figures, and one line for each row."""
+    data = tmp_path / "rows.jsonl"
+    rows = [{"id": f"r{n}", "text": f"text {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
+    data.write_text("".join(json.dumps({**row, "llm": {"big": "positive"}}) + "\n" for row in rows))
+    settings, policy, out = tmp_path / "shunt.toml", tmp_path / "policy.json", tmp_path / "out.jsonl"
+    settings.write_text(
+        f'[triton]\nurl = "{stack.triton_grpc}"\n[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
+    )
+    common = ["--config", str(settings)]
+    made = CliRunner().invoke(shunt, [*common, "calibrate", str(data), "--out", str(policy)], catch_exceptions=False)
+    assert made.exit_code == 0
+    asked = [*common, "evaluate", str(data), "--policy", str(policy), "--llm", "big", "--out", str(out)]
+    run = CliRunner().invoke(shunt, [*asked, "--json"], catch_exceptions=False)
+    assert run.exit_code == 0
+    found = json.loads(run.stdout)
+    assert found["coverage"] == 1.0
+    assert found["escalated_share"] == 0.0
+    assert found["accuracy"] == found["small_accuracy"] == pytest.approx(885 / 900)
+    assert found["llm_accuracy"] == pytest.approx(885 / 900)
+    assert found["bound_held"] is True
+    assert len(out.read_text().splitlines()) == 900
+    shown = CliRunner().invoke(shunt, asked, catch_exceptions=False)
+    assert "big alone" in shown.stdout
+    half = CliRunner().invoke(shunt, [*common, "evaluate", str(data), "--policy", str(policy), "--half", "A"])
+    assert half.exit_code == 0
