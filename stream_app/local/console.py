@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
+CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 GET_OFFSETS = "org.apache.kafka.tools.GetOffsetShell"
 PRODUCER_PERFORMANCE = "org.apache.kafka.tools.ProducerPerformance"
 HEAP_MB = 256
-# How long the consumer waits for one more record before it holds the topic to be at its end. A reader with
-# read_committed waits for open transactions too, so this is above the 0.5 s in which the broker ends those of
-# dead workers, with room for a loaded machine.
-QUIET_MS = 5000
+# How long the console consumer waits for one more record before it ends, one try after the other: its only way
+# to end by itself, and no proof that it saw everything (on a loaded machine even joining its group may take
+# longer). So what it committed is held against the ends of the partitions.
+QUIET_TRIES_MS = (2_000, 8_000, 32_000)
 
 
 class ToolError(ShuntError):
@@ -41,7 +43,7 @@ class ConsoleRecord:
 async def run_tool(main_class: str, *args: str, deadline_s: float = 120.0) -> str:
     """Run a tool to its end and return its standard output. Raises `ToolError` when it fails or is too slow."""
     jars = await asyncio.to_thread(ready_jars)
-    command = java_command(main_class, *args, heap_mb=HEAP_MB, log_level="error", quick=True)
+    command = java_command(main_class, *args, heap_mb=HEAP_MB, log_level="error")
     process = await asyncio.create_subprocess_exec(
         *command,
         env=java_environment(jars),
@@ -63,22 +65,27 @@ async def run_tool(main_class: str, *args: str, deadline_s: float = 120.0) -> st
     return out.decode(errors="replace")
 
 
-async def consume_all(
-    bootstrap_servers: str, topic: str, *, quiet_ms: int = QUIET_MS, deadline_s: float = 120.0
-) -> list[ConsoleRecord]:
+async def consume_all(bootstrap_servers: str, topic: str, *, deadline_s: float = 120.0) -> list[ConsoleRecord]:
     """Every committed record of a topic, read from its beginning by Kafka's own console consumer.
 
-    It ends when no record came for `quiet_ms`. A value's own line breaks and tabs must be escaped, as JSON does.
-    Raises `ToolError`.
+    Complete: the consumer's position stands at the end of every partition, or the read is repeated with more
+    patience. A value's own line breaks and tabs must be escaped, as JSON does. Raises `ToolError`.
     """
-    out = await run_tool(
-        CONSOLE_CONSUMER,
-        *("--bootstrap-server", bootstrap_servers, "--topic", topic),
-        *("--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", str(quiet_ms)),
-        *_properties("--formatter-property", "print.partition", "print.offset", "print.headers", "print.key"),
-        deadline_s=deadline_s,
+    for quiet_ms in QUIET_TRIES_MS:
+        group = f"console-{uuid.uuid4().hex}"
+        out = await run_tool(
+            CONSOLE_CONSUMER,
+            *("--bootstrap-server", bootstrap_servers, "--topic", topic, "--group", group),
+            *("--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", str(quiet_ms)),
+            *_properties("--formatter-property", "print.partition", "print.offset", "print.headers", "print.key"),
+            deadline_s=deadline_s,
+        )
+        if await _reached_the_end(bootstrap_servers, group, topic):
+            return [_record(line) for line in out.splitlines() if line.startswith("Partition:")]
+    raise ToolError(
+        f"Kafka's console consumer did not come to the end of {topic}",
+        advice="a transaction may still be open, or something still writes to it",
     )
-    return [_record(line) for line in out.splitlines() if line.startswith("Partition:")]
 
 
 async def end_offsets(bootstrap_servers: str, topic: str) -> dict[int, int]:
@@ -87,6 +94,14 @@ async def end_offsets(bootstrap_servers: str, topic: str) -> dict[int, int]:
     # A line: topic:partition:offset
     rows = [line.rsplit(":", 2) for line in out.split()]
     return {int(partition): int(offset) for _, partition, offset in rows}
+
+
+async def _reached_the_end(bootstrap_servers: str, group: str, topic: str) -> bool:
+    """Whether the group has committed the end of every partition that holds anything."""
+    out = await run_tool(CONSUMER_GROUPS, "--bootstrap-server", bootstrap_servers, "--describe", "--group", group)
+    # A line: group topic partition current-offset log-end-offset lag ...
+    rows = [line.split()[2:5] for line in out.splitlines() if line.split()[:2] == [group, topic]]
+    return bool(rows) and all(end in (current, "0") for _, current, end in rows)
 
 
 def _properties(flag: str, *names: str) -> Sequence[str]:

@@ -148,7 +148,6 @@ class KafkaServer:
             *("format", "-t", _cluster_id(), "-c", str(properties)),
             heap_mb=128,
             log_level="warn",
-            quick=True,
         )
         with self._log.open("ab") as log:
             start = log.tell()
