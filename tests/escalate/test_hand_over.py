@@ -1,0 +1,122 @@
+"""Workers of the slow lane that come, go and die: one final for every event, and how many calls it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
+
+from stream_app.escalate.budget import parse_lease
+from stream_app.escalate.start import group_of
+from stream_app.kafka.finished import decode
+from tests.escalate import escalated
+from tests.escalate.test_lane import caught_up, prefix, working  # noqa: F401 - `prefix` is a fixture
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@asynccontextmanager
+async def process(settings, log: Path):
+    """A worker's process; killed at the end of the block if it still runs."""
+    with log.open("ab") as out:
+        running = subprocess.Popen(
+            [sys.executable, str(WORKER), settings.model_dump_json()], stdout=out, stderr=out, cwd=WORKER.parents[2]
+        )
+        try:
+            yield running
+        finally:
+            running.kill()
+            await asyncio.to_thread(running.wait)
+
+
+async def until(condition, within_s: float = 60.0) -> None:
+    """Waits until a condition that may block holds."""
+    async with asyncio.timeout(within_s):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.1)
+
+
+async def committed_metadata(bootstrap_servers: str, settings) -> dict[int, tuple[int, str]]:
+    """Per partition the group's committed offset and its metadata."""
+    topic = settings.kafka.names.escalations
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        asked = [TopicPartition(topic, number) for number in range(escalated.PARTITIONS)]
+        found = await admin.list_consumer_group_offsets(group_of(settings), partitions=asked)
+    finally:
+        await admin.close()
+    return {tp.partition: (each.offset, each.metadata or "") for tp, each in found.items()}
+
+
+async def test_a_planned_hand_over_asks_nothing_twice(stack, llm, prefix):  # noqa: F811
+    """Workers join and leave while 450 events are under way: every call is made once, every final written once."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix, max_in_flight=40)
+    llm.admin("latency", {"median_ms": 300, "sigma": 0.3})
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", escalated.texts(450))
+    async with working(settings):
+        await until(lambda: len(llm.calls()) > 60)
+        async with working(settings) as (second, _):
+            await until(lambda: any(partition.committed >= 0 for partition in second.membership.owned))
+            await until(lambda: len(llm.calls()) > 200)
+        await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(450))
+    assert set(Counter(call["event_id"] for call in llm.calls()).values()) == {1}
+
+
+async def test_kill_9_loses_no_event_and_repeats_only_what_was_in_the_air(stack, llm, prefix, tmp_path):  # noqa: F811
+    """Killed in the middle, with events finished beyond the oldest unfinished one: the next worker skips those.
+
+    Asked twice are at most the calls in flight and the answers of the last uncommitted moment.
+    """
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix, max_in_flight=60)
+    llm.admin("latency", {"median_ms": 150, "sigma": 0.3})
+    llm.fault("slow", match="order 3)", delay_s=600)  # holds partition 0's commit point back
+    texts = escalated.texts(400)
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", texts)
+    async with process(settings, tmp_path / "worker.log") as worker:
+        await until(lambda: len(escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")) > 120)
+        worker.kill()
+    called_before = len(llm.calls())
+    offset, metadata = (await committed_metadata(stack.bootstrap_servers, settings))[0]
+    assert offset <= 1
+    assert len(decode(metadata, offset).finished) > 10
+    llm.admin("faults", method="DELETE")
+    async with working(settings):
+        await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(400))
+    twice = sum(count - 1 for count in Counter(call["event_id"] for call in llm.calls()).values())
+    assert 1 <= twice <= 60 + 150  # in flight, and what a worker answers in the linger and a slow transaction
+    assert called_before + 400 - 120 >= len(llm.calls())
+
+
+async def test_the_lease_stands_in_the_metadata_before_anything_is_spent(stack, llm, prefix, tmp_path):  # noqa: F811
+    """A killed worker's whole lease counts as spent: the fleet's bill stays below the budget through kills."""
+    endpoint = {"usd_per_million_input": 1_000, "usd_per_million_output": 1_000}
+    settings = escalated.settings(
+        stack.bootstrap_servers, llm.base_url, prefix, endpoint=endpoint, usd_per_hour=90.0, on_budget="degrade"
+    )
+    llm.admin("latency", {"median_ms": 100, "sigma": 0.3})
+    llm.fault("hang", match="order 99)")
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", escalated.texts(300))
+    async with process(settings, tmp_path / "worker.log"):
+        await until(lambda: len(llm.calls()) > 15)
+        committed = await committed_metadata(stack.bootstrap_servers, settings)
+        leased = [parse_lease(decode(metadata, offset).extra) for offset, metadata in committed.values() if metadata]
+        assert any(lease is not None and lease.leased_nusd > 0 for lease in leased)
+    llm.admin("faults", method="DELETE")
+    async with working(settings):
+        await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(300))
+    assert {decision["degraded_reason"] for decision in decisions} == {None, "budget"}
+    billed = sum(call["input_tokens"] + call["output_tokens"] for call in llm.calls()) / 1_000
+    assert billed <= 90.0
