@@ -85,7 +85,7 @@ class TritonModels:
         newest = version or max(metadata.versions, key=int, default="1")
         answer = await self._call(self._stub.ModelConfig, _protocol.ModelConfigRequest(name=model, version=newest))
         config = MessageToDict(answer.config, preserving_proto_field_name=True)
-        _check_shape(model, config)
+        check_shape(model, config)
         sha256 = config.get("parameters", {}).get("weights_sha256", {}).get("string_value", "")
         if not sha256:
             raise StartError(
@@ -203,7 +203,7 @@ def _label_count(config: dict[str, Any]) -> int:
     return int(by_name[_PROBABILITIES]["dims"][-1])
 
 
-def _check_shape(model: str, config: dict[str, Any]) -> None:
+def check_shape(model: str, config: dict[str, Any]) -> None:
     """Raise StartError where the model is not of the kind Shunt asks: the contract of `triton_models/`."""
     inputs = {item["name"]: item["data_type"] for item in config.get("input", [])}
     outputs = {item["name"]: item["data_type"] for item in config.get("output", [])}

@@ -4,12 +4,16 @@ import asyncio
 import dataclasses
 import socket
 import time
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from grpc import StatusCode, aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from stream_app.classify.triton import TritonModels
-from stream_app.errors import ModelRefused, ModelUnavailable
+from stream_app.classify.triton import TritonModels, check_shape
+from stream_app.errors import ModelRefused, ModelUnavailable, StartError
+from stream_app.routing.models import ServedModel
 
 
 @pytest.fixture
@@ -105,3 +109,95 @@ async def test_a_closed_connection_is_no_crash(stack):
     await models.close()
     with pytest.raises(ModelUnavailable):
         await models.infer(echo, ["text"])
+
+
+class Saying(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """A gRPC server that answers every inference with one status, or with these numbers for one text."""
+
+    def __init__(self, code=None, details="", probabilities=(0.5, 0.5)):
+        self.code, self.details, self.probabilities = code, details, probabilities
+
+    async def ModelInfer(self, request, context):  # noqa: N802 - the protocol's name
+        if self.code is not None:
+            await context.abort(self.code, self.details)
+        answer = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for name, numbers in (("KNOWN_SHARE", (1.0,)), ("PROBABILITIES", self.probabilities)):
+            answer.outputs.add(name=name, datatype="FP32", shape=[1, len(numbers)])
+            answer.raw_output_contents.append(np.float32(numbers).tobytes())
+        return answer
+
+
+@asynccontextmanager
+async def saying(servicer):
+    """A client of a server with that servicer."""
+    server = aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with TritonModels.connect(f"127.0.0.1:{port}", timeout_s=5) as models:
+        yield models
+    await server.stop(None)
+
+
+MODEL = ServedModel("any", "1", ("no", "yes"), "0" * 64, 16)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "error"),
+    [
+        (StatusCode.INVALID_ARGUMENT, "unexpected shape", ModelRefused),
+        (StatusCode.INTERNAL, "ValueError in the model's execute", ModelRefused),
+        (StatusCode.RESOURCE_EXHAUSTED, "message larger than max", ModelRefused),
+        (StatusCode.INTERNAL, "Stub process 'any_0_0' is not healthy", ModelUnavailable),
+        (StatusCode.UNAVAILABLE, "model is not ready", ModelUnavailable),
+        (StatusCode.NOT_FOUND, "unknown model", ModelUnavailable),
+        (StatusCode.UNKNOWN, "stream removed", ModelUnavailable),
+        (StatusCode.UNIMPLEMENTED, "not a Triton at all", ModelUnavailable),
+    ],
+)
+async def test_only_the_batchs_own_fault_refuses_it(code, details, error):
+    """What may be the texts' fault is a refusal; all else is tried again, and never dead-letters a record."""
+    async with saying(Saying(code, details)) as models:
+        with pytest.raises(error, match=details):
+            await models.infer(MODEL, ["text"])
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+async def test_a_number_that_is_not_finite_is_refused(number):
+    """NaN from a model never becomes a decision."""
+    async with saying(Saying(probabilities=(number, 0.5))) as models:
+        with pytest.raises(ModelRefused, match="not finite"):
+            await models.infer(MODEL, ["text"])
+
+
+async def test_outputs_are_taken_by_name():
+    """The order in which a server lists its outputs does not matter."""
+    async with saying(Saying(probabilities=(0.25, 0.75))) as models:
+        scores = await models.infer(MODEL, ["text"])
+        assert scores.probabilities.tolist() == [[0.25, 0.75]]
+        assert scores.known_share.tolist() == [1.0]
+
+
+GOOD = {
+    "max_batch_size": 8,
+    "input": [{"name": "TEXT", "data_type": "TYPE_STRING"}],
+    "output": [
+        {"name": "PROBABILITIES", "data_type": "TYPE_FP32"},
+        {"name": "KNOWN_SHARE", "data_type": "TYPE_FP32"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"input": [{"name": "INPUT_IDS", "data_type": "TYPE_INT64"}]}, "does not take TEXT"),
+        ({"output": [{"name": "PROBABILITIES", "data_type": "TYPE_FP32"}]}, "KNOWN_SHARE"),
+        ({"max_batch_size": 0}, "takes no batches"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_at_the_start(change, complaint):
+    """A model that cannot be asked as Shunt asks is told before anything is consumed."""
+    check_shape("any", GOOD)
+    with pytest.raises(StartError, match=complaint):
+        check_shape("any", GOOD | change)
