@@ -3,8 +3,8 @@
 Commands are imported when they are called, so that `shunt --help` answers at once. Exit statuses, for every
 command: 0 done, 1 failed, 2 bad usage or settings, and 3 from `shunt run` when the worker lost its membership
 too often. Ctrl-C is the ordinary end of the commands that run until they are stopped (`run`, `consume`,
-`demo`: status 0); any other command that is interrupted has not done its work (status 1). A reader that
-closes the pipe (`shunt consume | head`) has had enough: quiet, status 0.
+`demo`: status 0); any other command that is interrupted has not done its work (status 1). When the reader of its
+output leaves (`shunt consume | head`), a command ends quietly, with status 1.
 """
 
 from __future__ import annotations
@@ -109,8 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _complain(error.one_line(), error.exit_status)
     except (click.Abort, KeyboardInterrupt):
         status = _complain("interrupted", 1)
-    except BrokenPipeError:
-        status = _leave_the_pipe()
     except Exception as error:  # noqa: BLE001 - the last line of defence: a person gets one line, not a trace
         hint = "" if _show_traceback() else f" (a fault of Shunt; {DEBUG_VARIABLE}=1 shows where)"
         status = _complain(f"{type(error).__name__}: {error}{hint}", 1)
@@ -135,9 +133,3 @@ def _help_of(error: click.UsageError) -> str:
     """The help command nearest to where usage went wrong."""
     path = error.ctx.command_path if error.ctx is not None else "shunt"
     return f"{path} --help"
-
-
-def _leave_the_pipe() -> int:
-    """Standard output is gone: point it at nothing, or Python complains once more when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
