@@ -45,7 +45,7 @@ class PartitionWork:
     span_max: int
     waiting: deque[Item] = field(default_factory=deque[Item])
     waiting_bytes: int = 0
-    running: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, asyncio.Task[None]])
+    running: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
     outcomes: list[Outcome] = field(default_factory=list["Outcome"])
     committer: asyncio.Task[None] | None = None
     closing: bool = False

@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -87,7 +88,7 @@ class EscalateLane:
         self._asker = Asker(line, AnswerCache())
         self._works: dict[OwnedPartition, PartitionWork] = {}
         self._turns: deque[PartitionWork] = deque()
-        self._started = 0
+        self._handling: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self.membership = make_membership(self)
 
@@ -97,7 +98,8 @@ class EscalateLane:
             async with asyncio.TaskGroup() as self._tasks:
                 ticking = self._tasks.create_task(self._tick())
                 await self.membership.run(stop)
-                ticking.cancel()
+                for task in (ticking, *self._handling):
+                    task.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
@@ -142,15 +144,14 @@ class EscalateLane:
             await asyncio.wait(committers)
 
     def lost(self, partition: OwnedPartition) -> None:
-        """Drops the partition's work; calls under way are cancelled, and counted by the question."""
+        """Drops the partition's work. Calls under way go on: if it comes back, the cache has their answers."""
         work = self._works.pop(partition, None)
         if work is not None:
             work.closing = True
             self._turns.remove(work)
             self._admission.lose(work.number)
-            for task in [*work.running.values(), work.committer]:
-                if task is not None:
-                    task.cancel()
+            if work.committer is not None:
+                work.committer.cancel()
         self._metrics.partition_gone(LANE, partition.number)
 
     # Starting
@@ -167,7 +168,7 @@ class EscalateLane:
     def _fill(self) -> None:
         """Starts what may be started, one of each partition in turn."""
         idle = 0
-        while self._started < self._settings.llm.max_in_flight and idle < len(self._turns):
+        while len(self._handling) < self._settings.llm.max_in_flight and idle < len(self._turns):
             work = self._turns[0]
             self._turns.rotate(-1)
             item = work.next_item()
@@ -175,22 +176,24 @@ class EscalateLane:
                 idle += 1
                 continue
             idle = 0
-            self._started += 1
-            work.running[item.record.offset] = self._spawn(self._handle(work, item))
+            task = self._spawn(self._handle(work, item))
+            work.running.add(task)
+            self._handling.add(task)
+            task.add_done_callback(partial(self._handled, work))
 
     async def _handle(self, work: PartitionWork, item: Item) -> None:
         """One event from start to outcome."""
-        offset = item.record.offset
-        try:
-            outcome = await self._outcome(work, item)
-            if outcome is not None and self._works.get(work.partition) is work:
-                work.finish(offset, outcome)
-        finally:
-            self._started -= 1
-            work.running.pop(offset, None)
-            if work.closing and not work.running:
-                work.rush()
-            self._fill()
+        outcome = await self._outcome(work, item)
+        if outcome is not None and self._works.get(work.partition) is work:
+            work.finish(item.record.offset, outcome)
+
+    def _handled(self, work: PartitionWork, task: asyncio.Task[None]) -> None:
+        """Makes room for the next event, and tells a hand-over that waits for the last."""
+        work.running.discard(task)
+        self._handling.discard(task)
+        if work.closing and not work.running:
+            work.rush()
+        self._fill()
 
     async def _outcome(self, work: PartitionWork, item: Item) -> Outcome | None:
         """What the record becomes; None where its next owner decides."""
@@ -204,6 +207,8 @@ class EscalateLane:
         at_ms = int(self._wall_s() * 1000)
         if isinstance(result, Dropped):
             return None
+        if self._works.get(work.partition) is not work and not self._owns(work.number):
+            self._metrics.llm_wasted("rebalance")
         if isinstance(result, GotAnswer):
             return self._outbox.answered(record, original, event, result, at_ms)
         log.info("event %s: no answer of the LLM (%s): %s", event.source.ref, result.reason, result.why)
@@ -291,6 +296,9 @@ class EscalateLane:
                 self._metrics.lag(LANE, work.number, work.partition.lag)
                 if work.idle_behind:
                     work.something.set()
+
+    def _owns(self, number: int) -> bool:
+        return any(work.number == number for work in self._works.values())
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         return cast("asyncio.TaskGroup", self._tasks).create_task(coroutine)

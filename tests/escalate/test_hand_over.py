@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 from stream_app.escalate.budget import parse_lease
 from stream_app.escalate.start import group_of
 from stream_app.kafka.finished import decode
+from stream_app.telemetry import Metrics
 from tests.escalate import escalated
 from tests.escalate.test_lane import caught_up, prefix, working  # noqa: F401 - `prefix` is a fixture
 
@@ -120,3 +121,38 @@ async def test_the_lease_stands_in_the_metadata_before_anything_is_spent(stack, 
     assert {decision["degraded_reason"] for decision in decisions} == {None, "budget"}
     billed = sum(call["input_tokens"] + call["output_tokens"] for call in llm.calls()) / 1_000
     assert billed <= 90.0
+
+
+async def test_calls_that_outlast_the_hand_over_are_not_repeated_where_the_partition_comes_back(stack, llm, prefix):  # noqa: F811
+    """A rebalance that a new worker causes and that takes nothing away: the running calls' answers are used."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix)
+    settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"handover_s": 0.3})})
+    llm.admin("latency", {"median_ms": 2_500, "sigma": 0})
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", escalated.texts(30))
+    metrics = Metrics()
+    async with working(settings, metrics):
+        await until(lambda: len(llm.calls()) == 30)
+        async with working(settings, metrics):
+            await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(30))
+    asked = Counter(call["event_id"] for call in llm.calls())
+    kept = [event_id for event_id, times in asked.items() if times == 1]
+    wasted = metrics.registry.get_sample_value("shunt_llm_calls_wasted_total", {"cause": "rebalance"}) or 0.0
+    assert len(kept) >= 10  # at least one of three partitions stayed
+    assert wasted == sum(times - 1 for times in asked.values())
+
+
+async def test_no_event_is_started_further_ahead_than_the_span(stack, llm, prefix):  # noqa: F811
+    """One slow call holds the commit point; the partition runs `span_max` ahead of it and no further."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix)
+    settings = settings.model_copy(update={"escalate": settings.escalate.model_copy(update={"span_max": 10})})
+    llm.fault("slow", count=1, match="order 0)", delay_s=4)
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", escalated.texts(90))
+    async with working(settings):
+        await until(lambda: len(llm.calls()) >= 70)
+        await asyncio.sleep(1)
+        assert len(llm.calls()) == 30 + 30 + 10  # the other two partitions are done
+        await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(90))
