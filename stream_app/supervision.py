@@ -194,6 +194,9 @@ class ShuntWorker(Worker):
             log.critical("%s", error.one_line())
             raise SystemExit(error.exit_status) from None
         except SystemExit as leaving:
+            # The loop's handlers are gone: a second signal from an impatient parent must not change the status.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
             status = leaving.code if isinstance(leaving.code, int) else FAILED
             raise SystemExit(self.ending.status or status) from None
 

@@ -239,6 +239,7 @@ class Metrics:
 
     def committed(self, lane: Lane, partition: int, offset: int) -> None:
         """The lane's committed offset of `partition` is `offset` (set at opening, then at every commit)."""
+        self._joined.add(lane)
         self._committed.labels(lane, partition).set(offset)
         known = self._partition(lane, partition)
         if known.committed != offset:

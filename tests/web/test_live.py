@@ -6,12 +6,12 @@ import json
 
 import orjson
 import pytest
-from folding import NOW_MS, dead_letter, decision
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.web.live import DECISIONS_SHOWN, NAMES_MAX, LiveView
 from stream_app.web.seconds import HOUR_S
+from tests.web.folding import NOW_MS, dead_letter, decision
 
 
 def view() -> LiveView:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
-from folding import dead_letter, decision
 
 from stream_app.telemetry import Metrics
 from stream_app.web.live import LiveView
 from stream_app.web.pages import Pages
+from tests.web.folding import dead_letter, decision
 
 if TYPE_CHECKING:
     from pathlib import Path

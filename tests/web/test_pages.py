@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 from aiohttp import web
-from folding import NOW_MS, dead_letter, decision
 
 from stream_app.telemetry import Metrics
 from stream_app.web.live import LiveView
 from stream_app.web.pages import Pages, page
+from tests.web.folding import NOW_MS, dead_letter, decision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
