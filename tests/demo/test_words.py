@@ -140,7 +140,12 @@ def test_the_balance_tells_the_whole_story():
     summary = summarise([sample_of(one) for one in outcomes], outcomes, rule_based=True, price=Price(0.15, 0.60))
     text = shown(
         balance(
-            summary, llm_name="gpt", stand_in=True, seconds=2.0, audit=Audit(sent=3, closing=3, lost=0, duplicated=0)
+            summary,
+            llm_name="gpt",
+            stand_in=True,
+            seconds=2.0,
+            audit=Audit(sent=3, closing=3, lost=0, duplicated=0),
+            width=120,
         )
     )
     for words in (

@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     from stream_app.local.demo.summary import Quantiles, Summary
 
 BAR_CELLS = 18
+BARS_WIDTH_MIN = 100
+DECIDING = frozenset({"green", "magenta", "yellow"})
+"""The styles of rows that are decisions: shares are of these."""
 STORY_CHARS = 320
 
 
 def balance(
-    summary: Summary, *, llm_name: str, stand_in: bool, seconds: float, audit: Audit | None
+    summary: Summary, *, llm_name: str, stand_in: bool, seconds: float, audit: Audit | None, width: int
 ) -> RenderableType:
-    """The table: decided by whom, how fast, for how much; and what follows from it."""
-    parts: list[RenderableType] = [_routes(summary, f"{llm_name} (stand-in)" if stand_in else llm_name)]
+    """The table: decided by whom, how fast, for how much; and what follows from it. `width` is the terminal's."""
+    name = f"{llm_name} (stand-in)" if stand_in else llm_name
+    parts: list[RenderableType] = [_routes(summary, name, bars=width >= BARS_WIDTH_MIN)]
     facts = [*_accounted(summary, audit), *_conclusions(summary, stand_in=stand_in, seconds=seconds)]
     parts += [Text(), _facts(facts)]
     title = f"[bold]{plural(summary.sent, 'record')} in, {plural(summary.sent - summary.missing, 'outcome')} out"
@@ -80,31 +84,32 @@ def _verdict(lost: int, twice: int) -> Text:
     return Text(f"{lost} lost, {twice} twice", "bold green" if lost == twice == 0 else "bold red")
 
 
-def _routes(summary: Summary, llm_name: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for heading, side in (("decided by", "left"), ("records", "right"), ("share", "right"), ("", "left")):
-        table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
-    for heading in ("p50", "p99", "cost"):
+def _routes(summary: Summary, llm_name: str, *, bars: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", caption_justify="left")
+    table.caption = "p50, p99: from a record's timestamp to its decision"
+    table.add_column("decided by")
+    for heading in ("records", "share", "p50", "p99", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
-    rows = [
-        ("the small models", "green", summary.accepted, summary.latency_small_ms, "$0"),
-        (llm_name, "magenta", summary.by_llm, summary.latency_llm_ms, usd(summary.cost_usd)),
-    ]
-    for name, style, count, latency, cost in rows:
-        table.add_row(Text(name, style), *_row(count, summary.decisions, style), *_times(latency), cost)
-    for reason, count in summary.degraded.items():
-        words = Text(f"the small models for want of the LLM ({reason})", "yellow")
-        table.add_row(words, *_row(count, summary.decisions, "yellow"), "", "", "")
-    if summary.dlq:
-        table.add_row(Text("nobody: dead letters", "red"), f"{summary.dlq:,}", "", "", "", "", "")
-    if summary.tombstones:
-        table.add_row(Text("nobody: tombstones passed on", "dim"), f"{summary.tombstones:,}", "", "", "", "", "")
+    if bars:
+        table.add_column("", no_wrap=True)
+    for name, style, count, cells in _route_rows(summary, llm_name):
+        share = count / summary.decisions if style in DECIDING and summary.decisions else None
+        bar = "" if share is None else "█" * round(BAR_CELLS * share) or ("▏" if count else "")
+        shown = [f"{count:,}", "" if share is None else percent(share), *cells, *([Text(bar, style)] if bars else [])]
+        table.add_row(Text(name, style), *shown)
     return table
 
 
-def _row(count: int, of: int, style: str) -> tuple[str, str, Text]:
-    share = count / of if of else 0.0
-    return f"{count:,}", percent(share), Text("█" * round(BAR_CELLS * share) or ("▏" if count else ""), style)
+def _route_rows(summary: Summary, llm_name: str) -> Iterable[tuple[str, str, int, tuple[str, str, str]]]:
+    """Who decided, its style, how many records, and p50, p99 and cost."""
+    yield "the small models", "green", summary.accepted, (*_times(summary.latency_small_ms), "$0")
+    yield llm_name, "magenta", summary.by_llm, (*_times(summary.latency_llm_ms), usd(summary.cost_usd))
+    for reason, count in summary.degraded.items():
+        yield f"small, without the LLM ({reason})", "yellow", count, ("", "", "")
+    if summary.dlq:
+        yield "nobody (dead letters)", "red", summary.dlq, ("", "", "")
+    if summary.tombstones:
+        yield "nobody (tombstones)", "dim", summary.tombstones, ("", "", "")
 
 
 def _times(latency: Quantiles) -> tuple[str, str]:

@@ -184,7 +184,14 @@ class Demo:
         counted = await audit(connection.kafka, len(sent)) if self._options.kill else None
         seconds = self._tally.seconds
         self._screen.show(
-            balance(summary, llm_name=self._llm.model, stand_in=self._llm.stand_in, seconds=seconds, audit=counted)
+            balance(
+                summary,
+                llm_name=self._llm.model,
+                stand_in=self._llm.stand_in,
+                seconds=seconds,
+                audit=counted,
+                width=self._screen.width,
+            )
         )
         texts = {sample.id: sample.text for sample in sent if sample.id is not None}
         self._screen.show(examples(outcomes, texts))

@@ -105,6 +105,11 @@ class Screen:
         """Whether someone sits there who may want to go on looking."""
         return self._console.is_terminal and sys.stdin.isatty()
 
+    @property
+    def width(self) -> int:
+        """Cells in a line."""
+        return self._console.width
+
     def _tell_unseen(self) -> None:
         if self._unseen:
             self._console.print(Text(f"         … and {self._unseen:,} more", "dim"))
