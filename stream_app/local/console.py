@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.errors import ShuntError
-from stream_app.local.jars import ready_jars
+from stream_app.local.jars import jars_ready
 from stream_app.local.java import java_command, java_environment
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ConsoleRecord:
 
 async def run_tool(main_class: str, *args: str, deadline_s: float = 120.0) -> str:
     """Run a tool to its end and return its standard output. Raises `ToolError` when it fails or is too slow."""
-    jars = await asyncio.to_thread(ready_jars)
+    jars = await jars_ready()
     command = java_command(main_class, *args, heap_mb=HEAP_MB, log_level="error")
     process = await asyncio.create_subprocess_exec(
         *command,

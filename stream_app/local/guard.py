@@ -41,14 +41,19 @@ def main() -> int:
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # only wakes the select below
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _remove(scratch_glob)  # of a server whose guard was killed
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_guard)  # noqa: PLW1509, S603
     request = _watch(server, stack, wake_read)
     if request == "stop":
         _ask_to_stop(server, grace_s)
     status = _kill_the_rest(server)
+    _remove(scratch_glob)
+    return status
+
+
+def _remove(scratch_glob: str) -> None:
     for path in glob(scratch_glob):  # noqa: PTH207 - an absolute pattern
         Path(path).unlink(missing_ok=True)
-    return status
 
 
 def _die_with_guard() -> None:

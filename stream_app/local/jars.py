@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from stream_app.errors import StartError
@@ -53,10 +55,21 @@ def known_jars() -> list[Jar]:
     return jars
 
 
-def ready_jars(jars: list[Jar] | None = None, progress: Progress | None = None) -> list[Path]:
-    """Paths of the jars, each verified; what is missing is fetched first. Blocks: call it in a thread.
+async def jars_ready(progress: Progress | None = None) -> list[Path]:
+    """`ready_jars` in a thread, which gives up after the jar at hand when this coroutine is cancelled."""
+    give_up = Event()
+    try:
+        return await asyncio.to_thread(ready_jars, progress=progress, give_up=give_up)
+    finally:
+        give_up.set()
 
-    Raises `StartError` when a jar cannot be fetched or has another checksum than ours.
+
+def ready_jars(
+    jars: list[Jar] | None = None, progress: Progress | None = None, give_up: Event | None = None
+) -> list[Path]:
+    """Paths of the jars, each verified; what is missing is fetched first. Blocks.
+
+    Raises `StartError` when a jar cannot be fetched or has another checksum than ours, or once `give_up` is set.
     """
     jars = known_jars() if jars is None else jars
     maven = _maven()
@@ -65,11 +78,13 @@ def ready_jars(jars: list[Jar] | None = None, progress: Progress | None = None) 
         missing = sum(path is None for path in kept)
         if missing and progress is not None:
             progress(f"fetching {missing} jars of Apache Kafka, once")
-        return list(pool.map(partial(_ready_jar, maven), jars))
+        return list(pool.map(partial(_ready_jar, maven, give_up or Event()), jars))
 
 
-def _ready_jar(maven: MavenContext, jar: Jar) -> Path:
+def _ready_jar(maven: MavenContext, give_up: Event, jar: Jar) -> Path:
     """The jar's path. One in the cache with another content (a broken download) is fetched anew, once."""
+    if give_up.is_set():
+        raise StartError("the start was given up before Kafka's jars were there")
     kept = _in_cache(maven, jar)
     if kept is not None:
         if _sha256(kept) == jar.sha256:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.errors import StartError
-from stream_app.local.jars import Progress, ready_jars
+from stream_app.local.jars import Progress, jars_ready
 from stream_app.local.java import java_command, java_environment
 from stream_app.local.ports import ClaimedPort, claim_port
 from stream_app.local.process import GuardedProcess
@@ -109,7 +109,7 @@ class KafkaServer:
 
         Raises `StartError` with the reason and the log.
         """
-        jars = await asyncio.to_thread(ready_jars, progress=self._progress)
+        jars = await jars_ready(self._progress)
         if self._claims is None:
             self._claims = (claim_port(KAFKA_PORT), claim_port())
         node = Node(1, self._claims[0].number, self._claims[1].number)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 POLL_S = 0.03
 # What a guard may take beyond its server's grace: to kill what is left, and to be scheduled on a busy machine.
 GUARD_SLACK_S = 10.0
+LOG_BYTES_MAX = 16 * 2**20  # a longer log is put aside when its server starts again; one such is kept
 
 
 def last_line(text: str) -> str | None:
@@ -63,6 +64,8 @@ class GuardedProcess:
 
     def start(self) -> None:
         """Start the server; its output goes to the end of its log."""
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
+            self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._guard = subprocess.Popen(  # noqa: S603 - our own command line

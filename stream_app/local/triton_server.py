@@ -192,21 +192,33 @@ def _installed() -> Path:
     return Path(spec.origin).parent / "tritonserver"
 
 
-def _libpython_dir() -> Path | None:
-    """Where this Python's shared library is, or None where the system's loader finds it by itself."""
-    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    for folder in (sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib"):
-        if folder and (Path(folder) / name).exists():
-            return Path(folder)
+def find_libpython(name: str, folders: Sequence[Path]) -> Path | None:
+    """The folder that holds Python's shared library `name`, or None where the system's loader finds it by itself.
+
+    Raises `StartError` where neither does, and names the package to install.
+    """
+    for folder in folders:
+        if (folder / name).exists():
+            return folder
     try:
         ctypes.CDLL(name)
     except OSError:
-        package = name.removesuffix(".so.1.0")
+        package = name.partition(".so")[0]
         raise StartError(
             f"Triton's Python models need {name}, which this Python lacks",
             advice=f"install it (Debian and Ubuntu: apt-get install {package})",
         ) from None
     return None
+
+
+def _libpython_dir() -> Path | None:
+    own = sysconfig.get_config_var("LIBDIR")
+    folders = [Path(own)] if own else []
+    # A Python that was moved after it was built still says where it was built.
+    return find_libpython(
+        f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0",
+        [*folders, Path(sys.base_prefix) / "lib"],
+    )
 
 
 def _environment(installation: Path, libpython_dir: Path | None) -> dict[str, str]:

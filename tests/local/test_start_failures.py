@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.server
 import re
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_app.errors import StartError
-from stream_app.local.jars import Jar, known_jars, ready_jars
+from stream_app.local.jars import DOWNLOADS_IN_FLIGHT, Jar, jars_ready, known_jars, ready_jars
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.ports import claim_port
 from stream_app.local.stack import Stack
-from stream_app.local.triton_server import Machine, refuse_unfit
+from stream_app.local.triton_server import Machine, find_libpython, refuse_unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,15 @@ def test_unfit_machine_is_named_with_the_way_out(differs: dict, said: str) -> No
         refuse_unfit(Machine(**GOOD_MACHINE | differs))
     assert "\n" not in caught.value.one_line()
     assert re.search(said, caught.value.one_line()), caught.value.one_line()
+
+
+def test_python_without_its_shared_library(tmp_path: Path) -> None:
+    """Where Python's shared library is nowhere, the line names the Debian package that brings it."""
+    (tmp_path / "libpython3.98.so.1.0").write_text("")
+    assert find_libpython("libpython3.98.so.1.0", [tmp_path / "nowhere", tmp_path]) == tmp_path
+    with pytest.raises(StartError) as caught:
+        find_libpython("libpython3.99.so.1.0", [tmp_path])
+    assert "apt-get install libpython3.99)" in caught.value.one_line()
 
 
 async def test_model_that_is_not_there(tmp_path: Path) -> None:
@@ -198,3 +208,26 @@ def test_broken_download_is_fetched_anew(mirror: type[_Mirror], empty_cache: Pat
     (empty_cache / JAR_PATH).parent.mkdir(parents=True)
     (empty_cache / JAR_PATH).write_bytes(b"the right")
     assert [path.read_bytes() for path in ready_jars([JAR])] == [b"the right bytes"]
+
+
+async def test_giving_up_while_fetching(mirror: type[_Mirror]) -> None:
+    """A start that is cancelled (Ctrl-C) while jars come in does not wait for all of them."""
+    asked = threading.Event()
+    let_go = threading.Event()
+    served = []
+
+    class Slow(_Mirror):
+        def do_GET(self) -> None:
+            served.append(self.path)
+            asked.set()
+            let_go.wait(20)
+            self.send_error(404)
+
+    mirror.do_GET = Slow.do_GET
+    fetching = asyncio.create_task(jars_ready())
+    await asyncio.to_thread(asked.wait, 20)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    let_go.set()
+    assert len(served) <= DOWNLOADS_IN_FLIGHT, "jars in the air are waited for, no other is begun"
