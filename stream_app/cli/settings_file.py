@@ -78,15 +78,15 @@ def settings_file(topic: str, addresses: Addresses, fields: Fields | None) -> st
         "# This is the stand-in LLM of `shunt stack`: it answers by a fixed rule. A real one: leave base_url out.\n"
     )
     return TEMPLATE.format(
-        bootstrap_servers=json.dumps(addresses.bootstrap_servers),
-        topic=json.dumps(topic),
+        bootstrap_servers=_string(addresses.bootstrap_servers),
+        topic=_string(topic),
         plain_topic=topic,
         found=_found(fields),
-        id_field=json.dumps(id_field or "id"),
-        text_fields=json.dumps(list(fields.text_fields) if fields else ["text"]),
-        triton=json.dumps(addresses.triton),
+        id_field=_string(id_field or "id"),
+        text_fields=f"[{', '.join(map(_string, fields.text_fields if fields else ('text',)))}]",
+        triton=_string(addresses.triton),
         endpoint_note=note if addresses.stand_in else "",
-        base_url=json.dumps(addresses.stand_in or "https://api.openai.com/v1"),
+        base_url=_string(addresses.stand_in or "https://api.openai.com/v1"),
     )
 
 
@@ -96,3 +96,8 @@ def _found(fields: Fields | None) -> str:
     if fields.id_field is None:
         return "# No field tells the records apart: an event without an id is named topic/partition/offset.\n"
     return f"# Read off the newest {fields.records} records.\n"
+
+
+def _string(text: str) -> str:
+    """A TOML string: as in JSON, but every character outside ASCII as itself, and DEL escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
