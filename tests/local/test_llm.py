@@ -90,6 +90,8 @@ async def llm(stack: Stack) -> AsyncIterator[StandInClient]:
         ("Je suis ravie, un produit magnifique.", "positive", "clean"),
         ("Отличный товар, рекомендую.", "positive", "clean"),
         ("I\u2019d give it 1 out of 5.", "negative", "clean"),
+        ("残念です。", "negative", "clean"),
+        ("👍👍", "positive", "clean"),
     ],
 )
 async def test_rule_reads_the_text(llm: StandInClient, text: str, sentiment: str, toxicity: str) -> None:

@@ -17,6 +17,8 @@ NEGATIVE = _LEXICON["negative"]
 TOXIC = _LEXICON["toxic"]
 NEGATIONS = _LEXICON["negations"]
 TURNS = _LEXICON["turns"]
+POSITIVE_SIGNS = _LEXICON["positive_signs"]
+NEGATIVE_SIGNS = _LEXICON["negative_signs"]
 
 # What a label means, by its name; labels that stand in none of these are judged by their own words.
 LABELS_OF_SENSE: dict[str, frozenset[str]] = {

@@ -9,7 +9,16 @@ import re
 from dataclasses import dataclass
 from typing import Any, cast
 
-from stream_app.local.llm.lexicon import LABELS_OF_SENSE, NEGATIONS, NEGATIVE, POSITIVE, TOXIC, TURNS
+from stream_app.local.llm.lexicon import (
+    LABELS_OF_SENSE,
+    NEGATIONS,
+    NEGATIVE,
+    NEGATIVE_SIGNS,
+    POSITIVE,
+    POSITIVE_SIGNS,
+    TOXIC,
+    TURNS,
+)
 
 Json = dict[str, Any]
 
@@ -47,6 +56,7 @@ def read_text(text: str) -> Reading:
         sentiment += weight * (-polarity if negated_for else polarity)
         toxic += word in TOXIC and not negated_for
         negated_for = max(0, negated_for - 1)
+    sentiment += sum(sign in text for sign in POSITIVE_SIGNS) - sum(sign in text for sign in NEGATIVE_SIGNS)
     for given, most in _STARS.findall(text):
         sentiment += 4.0 * (int(given) / int(most) - 0.5)
     return Reading(sentiment, toxic, frozenset(words))
