@@ -57,6 +57,8 @@ def demo(
         ended = asyncio.run(Demo(options, screen).run())
     except Interrupted:
         return 0
+    except asyncio.CancelledError:  # a second Ctrl-C: no balance
+        return 1
     if as_json:
         click.echo(json.dumps(ended.told))
     return 0 if ended.whole else 1
