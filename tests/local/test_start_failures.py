@@ -87,6 +87,17 @@ async def test_model_that_raises(tmp_path: Path) -> None:
     assert "\\n" not in caught.value.one_line()
 
 
+async def test_kafka_with_a_broken_folder(tmp_path: Path) -> None:
+    """Kafka's own reason reaches the person, not the last of the lines that its end makes it write."""
+    data = tmp_path / "kafka" / "data"
+    data.mkdir(parents=True)
+    (data / "meta.properties").write_text("version=1\nnode.id=77\ncluster.id=QUJDREVGR0hJSktMTU5PUA\n")
+    with pytest.raises(StartError) as caught:
+        await Stack(tmp_path, triton=False, llm=False).open()
+    assert "77" in caught.value.one_line(), caught.value.one_line()
+    assert str(tmp_path / "kafka.log") in caught.value.one_line()
+
+
 async def test_recorded_answers_that_are_not_there(tmp_path: Path) -> None:
     """The stand-in's own complaint reaches the person who started the stack."""
     options = StandInOptions(replay=tmp_path / "missing.jsonl", replay_names=("gpt",))
