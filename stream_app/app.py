@@ -19,6 +19,7 @@ import click
 import faust
 from faust.app.base import BootStrategy
 
+from stream_app.committed_transport import CommittedTransport
 from stream_app.errors import SettingsError, ShuntError
 from stream_app.lanes import live_view, works_of
 from stream_app.settings import Settings, load_settings
@@ -30,6 +31,7 @@ from stream_app.web.server import ShuntWeb, bound_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from faust.types import TransportT
     from mode import ServiceT
 
     from stream_app.supervision import Work
@@ -99,6 +101,9 @@ class ShuntApp(faust.App):
     def has_own_agents(self) -> bool:
         """True where a user's agents are to run: never in a process that runs a data path."""
         return bool(self.agents) and set(self._lane_names) <= {"feeds"}
+
+    def _new_transport(self) -> TransportT:
+        return CommittedTransport(self.conf.broker_consumer, self)
 
     def _new_web(self) -> ShuntWeb:
         return ShuntWeb(self, self._pages, self._bound)

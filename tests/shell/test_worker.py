@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
@@ -26,7 +27,6 @@ from tests.conftest import run_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from stream_app.local.stack import Stack
 
@@ -286,3 +286,30 @@ async def test_the_limit_belongs_to_the_shadow(tmp_path: Path) -> None:
     _, errors = await worker.communicate()
     assert worker.returncode == 2
     assert b"--limit and --json go with --shadow" in errors
+
+
+def test_an_agent_and_a_page_of_the_users_own(pipeline: Pipeline) -> None:
+    """The example in the documentation works, and its agent never sees the decisions of an aborted transaction."""
+    pipeline.make_topics()
+    example = Path(__file__).parents[2] / "docs" / "examples"
+    final = b'{"kind":"final","answers":{"sentiment":{"label":"%s"}}}'
+
+    async def publish() -> None:
+        servers = pipeline.settings.kafka.bootstrap_servers
+        producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=pipeline.topic)
+        await producer.start()
+        for label, committed in ((b"aborted", False), (b"positive", True)):
+            await producer.begin_transaction()
+            await producer.send_and_wait(pipeline.settings.kafka.names.decisions, value=final % label, partition=0)
+            await (producer.commit_transaction() if committed else producer.abort_transaction())
+        await producer.stop()
+
+    run_apart(publish())
+    worker = pipeline.start(
+        *FAUST[:-1], "own_agent", "worker", "-l", "info", SHUNT_CONFIG=str(pipeline.file), PYTHONPATH=str(example)
+    )
+    address = pipeline.address()
+    pipeline.until(lambda: fetched(f"{address}/labels/"))
+    assert fetched(f"{address}/labels/") == {"positive": 1}
+    assert fetched(f"{address}/health")["alive"]
+    assert pipeline.end(worker) == 0, pipeline.errors
