@@ -14,23 +14,22 @@ _WHAT = {
     "minilm": "The encoder all-MiniLM-L6-v2 (Apache-2.0) fine-tuned as a classifier, int8 ONNX.",
 }
 _LIMITS = {
-    "fast": [
-        "It knows the words of its training texts and their order over three words at most: irony, comparisons and "
-        "what is left unsaid escape it.",
-        "`KNOWN_SHARE` says how much of a text's vocabulary the training texts taught it, function words of other "
-        "languages counted against; its probabilities for a text of a low share mean nothing.",
-    ],
-    "minilm": [
-        "The encoder was pre-trained on English. It answers a text of any language, with no sign that it guesses: its "
-        "`KNOWN_SHARE` is always 1, so leave the question of domain to a fast model beside it.",
-        "Of a text longer than 380 word pieces it reads head and tail together and the middle in windows, apart.",
-        "int8 activations are scaled per batch, so that a probability can differ in the third digit with its company.",
-    ],
+    "fast": """\
+* It knows the words of its training texts and their order over three words at most: irony, comparisons and what is
+  left unsaid escape it.
+* `KNOWN_SHARE` says how much of a text's vocabulary the training texts taught it, function words of other languages
+  counted against. Its probabilities for a text of a low share mean nothing. A name or a greeting that several
+  languages share looks known in each of them.""",
+    "minilm": """\
+* The encoder was pre-trained on English. It answers a text of any language, with no sign that it guesses: its
+  `KNOWN_SHARE` is always 1, so leave the question of domain to a fast model beside it.
+* Of a text longer than 380 word pieces it reads head and tail together and the middle in windows, each alone.
+* int8 activations are scaled per batch: a probability can differ in its third digit with the texts beside it.
+* On a GPU (`onnxruntime-gpu`) the same file runs, integer kernels partly on the CPU. That speed is not measured.""",
 }
-_COMMON_LIMITS = [
-    "Its figures hold for texts like those above. Calibrate on your own labels before you accept its answers.",
-    "It learned the labels' own mistakes and tilt; it is no judge of people.",
-]
+_COMMON_LIMITS = """\
+* Its figures hold for texts like those above. Calibrate on your own labels before you accept its answers.
+* It learned the labels' own mistakes and tilt; it is no judge of people."""
 
 
 def model_card(  # the card is made of these
@@ -55,13 +54,19 @@ def model_card(  # the card is made of these
     if cross_fitted_accuracy is not None:
         parts += [f"Cross-fitted on the training rows, groups kept together: {cross_fitted_accuracy:.4f} right.", ""]
     parts += _table(figures) if figures else ["No validation rows were given."]
-    parts += ["", "## Limits", ""] + [f"* {limit}" for limit in [*_LIMITS[kind], *_COMMON_LIMITS]]
+    parts += ["", "## Limits", "", _LIMITS[kind], _COMMON_LIMITS]
     return "\n".join(parts) + "\n"
 
 
 def _table(figures: Mapping[str, Figures]) -> list[str]:
     labels = list(next(iter(figures.values())).by_label)
-    heads = ["rows", "right", "log loss", *(f"{label}: precision / recall" for label in labels), "known share, low 1.5 %"]
+    heads = [
+        "rows",
+        "right",
+        "log loss",
+        *(f"{label}: precision / recall" for label in labels),
+        "known share, low 1.5 %",
+    ]
     lines = ["| set | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name, found in figures.items():
         each = [f"{found.by_label[label].precision:.3f} / {found.by_label[label].recall:.3f}" for label in labels]

@@ -7,8 +7,9 @@ again on those. A logistic layer over the scores of a text's parts turns them in
 is fitted on scores that come from models which never saw the text's group.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,10 +143,11 @@ def fit(
     corpus = characters.corpus(texts, with_characters=recipe.with_characters)
     folds = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=recipe.seed)
     scores: Floats | None = None
-    for number, (seen, unseen) in enumerate(folds.split(corpus.matrix, targets, groups)):
+    splits = cast("Iterable[tuple[Targets, Targets]]", folds.split(corpus.matrix, targets, groups))
+    for number, (seen, unseen) in enumerate(splits):
         progress("cross-fitting", (number + 0.5) / (recipe.folds + 1))
         table = pack(fit_table(Corpus(corpus.matrix[seen], corpus.features), targets[seen], label_count, recipe))
-        found = characters.scores(table, [texts[row] for row in unseen], with_characters=recipe.with_characters)
+        found = characters.scores(table, _chosen(texts, unseen), with_characters=recipe.with_characters)
         scores = np.zeros((len(texts), found.shape[1])) if scores is None else scores
         scores[unseen] = found
     if scores is None:
@@ -155,6 +157,11 @@ def fit(
     layer, probabilities = _fit_layer(scores, targets, recipe)
     progress("fitted", 1.0)
     return FastModel(table, layer, recipe, probabilities)
+
+
+def _chosen(texts: Sequence[str], rows: Targets) -> list[str]:
+    numbers: list[int] = rows.tolist()
+    return [texts[number] for number in numbers]
 
 
 def fit_table(corpus: Corpus, targets: Targets, label_count: int, recipe: Recipe) -> Table:

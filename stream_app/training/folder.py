@@ -97,7 +97,9 @@ def labels_in(folder: Path) -> tuple[str, ...]:
 
 def weights_sha256_in(folder: Path) -> str:
     """The weights' sha-256 that a model folder's config names. Raises SettingsError where it names none."""
-    found = re.search(r'"weights_sha256" value \{ string_value: "([0-9a-f]{64})"', (folder / "config.pbtxt").read_text())
+    found = re.search(
+        r'"weights_sha256" value \{ string_value: "([0-9a-f]{64})"', (folder / "config.pbtxt").read_text()
+    )
     if found is None:
         raise SettingsError(f"{folder}/config.pbtxt names no weights_sha256", advice="train the model again")
     return found[1]

@@ -50,11 +50,12 @@ _WORDS = {
     "Romanian": """un o de la cu și si în in nu este e sunt pe din mai foarte bun bună buna rău dar ce care pentru
         am ai a ca să sa se mi-a l-am""",
     "Turkish": """ve bir bu çok cok iyi kötü kotu güzel guzel ürün urun ama için icin ile de da ne o ben mi mu
-        değil degil var yok daha en gibi kadar her hiç hic aldım aldim tavsiye ederim geldi oldu""",
+        değil degil var yok daha en gibi kadar her hiç hic aldim tavsiye ederim geldi oldu""",
     "Indonesian, Malay, Filipino": """yang dan di ke dari ini itu tidak saya ada untuk dengan sangat bagus barang
         sudah juga bisa tapi karena terima kasih ang ng mga sa na ko ito po hindi naman lang pero ay
         si ni maganda salamat kasi""",
-    "Vietnamese without accents": """va la cua khong rat tot san pham hang giao nhanh nhu nay cho voi duoc mot toi minh""",
+    "Vietnamese without accents": """va la cua khong rat tot san pham hang giao nhanh nhu nay cho voi duoc
+        mot toi minh""",
     "Hindi in Latin letters": """hai hain ka ki ke ko se mein nahi nahin bahut bohot accha acha achha kya yeh ye woh
         wo bhi aur par hi tha thi ho gaya kar diya liya mera meri mast bekar yaar bilkul kharab""",
     "Swahili": """na ya wa kwa ni hii sana si la cha za katika lakini nzuri mbaya""",

@@ -7,6 +7,7 @@ short warm-up and linear decay, bfloat16 autocast, batches of similar length, on
 
 import importlib
 import json
+import math
 import os
 import random
 import shutil
@@ -46,7 +47,7 @@ class Recipe:
     head_learning_rate: float = 5e-4
     warmup_share: float = 0.06
     batch_rows: int = 16
-    epochs: int = 1
+    epochs: float = 1.0
     frozen_layers: int = 2
     seed: int = 7
     threads: int = 1
@@ -67,7 +68,7 @@ def head_and_tail(tokens: Sequence[int], head: int = HEAD_TOKENS, tail: int = TA
 
 def batches_by_length(lengths: Sequence[int], batch_rows: int, seed: int) -> list[list[int]]:
     """Row numbers in batches of similar length, in a seeded random order of batches."""
-    order = random.Random(seed)
+    order = random.Random(seed)  # noqa: S311 - repeatable, not secret
     rows = list(range(len(lengths)))
     order.shuffle(rows)
     pool = batch_rows * 64  # sorted within pools: padding stays small, the order stays random
@@ -94,11 +95,13 @@ def fine_tune(
     torch.manual_seed(recipe.seed)
     work_dir.mkdir(parents=True, exist_ok=True)
     rows = _token_rows(texts)
+    lengths = [len(row) for row in rows]
     batches = [
         batch
-        for epoch in range(recipe.epochs)
-        for batch in batches_by_length([len(row) for row in rows], recipe.batch_rows, recipe.seed + epoch)
+        for epoch in range(math.ceil(recipe.epochs))
+        for batch in batches_by_length(lengths, recipe.batch_rows, recipe.seed + epoch)
     ]
+    batches = batches[: math.ceil(len(batches) * recipe.epochs / math.ceil(recipe.epochs))]
     encoder, head = _network(torch, label_count, recipe)
     run = _Run(torch, encoder, head, len(batches), recipe, work_dir / "checkpoint.pt")
     for step in range(run.resume(), len(batches)):
@@ -193,9 +196,7 @@ def _export_plain(torch: Any, encoder: Any, head: Any, path: Path) -> None:
 class _Run:
     """The optimiser's state and its checkpoint; the caller owns the order of batches."""
 
-    def __init__(
-        self, torch: Any, encoder: Any, head: Any, steps: int, recipe: Recipe, checkpoint: Path
-    ) -> None:
+    def __init__(self, torch: Any, encoder: Any, head: Any, steps: int, recipe: Recipe, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
         self._torch, self._encoder, self._head = torch, encoder, head
         trained = [weight for weight in encoder.parameters() if weight.requires_grad]

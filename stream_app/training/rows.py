@@ -2,12 +2,11 @@
 
 import gzip
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class LabelledRow:
     style: str | None = None
 
 
-class UnreadableRow(ValueError):
+class UnreadableRow(ValueError):  # noqa: N818 - named for what happened
     """A line of a labelled file is not a row; the message names file, line and what is missing."""
 
 
@@ -41,18 +40,17 @@ def read_all_rows(paths: Iterable[Path]) -> list[LabelledRow]:
 def _rows(path: Path) -> Iterator[LabelledRow]:
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
-    opened = gzip.open(path) if zipped else path.open("rb")
-    with opened as binary:
-        for number, line in enumerate(io.TextIOWrapper(cast("Any", binary), encoding="utf-8"), 1):
+    with gzip.open(path) if zipped else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _row(line, f"{path.name}:{number}", number)
 
 
-def _row(line: str, place: str, number: int) -> LabelledRow:
+def _row(line: bytes, place: str, number: int) -> LabelledRow:
     try:
         found: object = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UnreadableRow(f"{place} is not JSON: {error.msg}") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UnreadableRow(f"{place} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise UnreadableRow(f"{place} is not a JSON object")
     fields = cast("dict[str, object]", found)

@@ -24,6 +24,8 @@ Progress = Callable[[str, float], None]
 
 ROWS_PER_LABEL_MIN = 8
 """Below two rows of a label a fold there is nothing to learn or to calibrate on."""
+GROUPS_PER_LABEL_MIN = 4
+"""Groups are kept together: every fold needs one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,12 @@ def train(
         raise SettingsError(str(error), advice="give labelled JSON Lines, plain or gzip") from error
     data = TrainingSet(rows, [path.name for path in files])
     return train_rows(
-        data, task=task, folder=out / (name or f"{task}_{kind}"), kind=kind, validation=sets, replace=replace,
+        data,
+        task=task,
+        folder=out / (name or f"{task}_{kind}"),
+        kind=kind,
+        validation=sets,
+        replace=replace,
         progress=progress,
     )
 
@@ -128,11 +135,18 @@ def _check_labels(rows: Sequence[LabelledRow]) -> None:
     counts = Counter(row.label for row in rows)
     if len(counts) < 2:
         raise SettingsError(f"the rows have {len(counts)} label(s)", advice="give rows of at least two labels")
-    label, rows_found = min(counts.items(), key=lambda item: item[1])
-    if rows_found < ROWS_PER_LABEL_MIN:
-        raise SettingsError(
-            f"label {label!r} has {rows_found} row(s)", advice=f"label at least {ROWS_PER_LABEL_MIN} texts of each"
-        )
+    label, found = min(counts.items(), key=lambda item: item[1])
+    if found < ROWS_PER_LABEL_MIN:
+        advice = f"label at least {ROWS_PER_LABEL_MIN} texts of each"
+        raise SettingsError(f"label {label!r} has {found} row(s)", advice=advice)
+    label, found = min(((each, _groups(rows, each)) for each in counts), key=lambda item: item[1])
+    if found < GROUPS_PER_LABEL_MIN:
+        advice = f"label texts of at least {GROUPS_PER_LABEL_MIN} groups"
+        raise SettingsError(f"label {label!r} is in {found} group(s)", advice=advice)
+
+
+def _groups(rows: Sequence[LabelledRow], label: str) -> int:
+    return len({row.id if row.group is None else row.group for row in rows if row.label == label})
 
 
 def _train_fast(data: TrainingSet, labels: tuple[str, ...], _work_dir: Path | None, progress: Progress) -> _Made:
@@ -143,7 +157,9 @@ def _train_fast(data: TrainingSet, labels: tuple[str, ...], _work_dir: Path | No
     try:
         model = fast.fit(texts, targets, groups, recipe, progress)
     except ValueError as error:
-        raise SettingsError(f"cannot train on these rows ({error})", advice="label more texts of each label") from error
+        raise SettingsError(
+            f"cannot train on these rows ({error})", advice="label more texts of each label"
+        ) from error
     words = learn_vocabulary([*texts, *data.vocabulary])
 
     def write_weights(version: Path) -> str:

@@ -20,7 +20,7 @@ BATCH_TOKENS = 4096
 """Tokens, padding included, in one run of the encoder: its memory is bounded whatever comes in."""
 
 
-class WeightsMismatch(RuntimeError):
+class WeightsMismatch(RuntimeError):  # noqa: N818 - named for what happened
     """The weights beside the code are not the ones the model's config names."""
 
 

@@ -1,0 +1,202 @@
+"""The compiled loop of the fast models agrees with a plain reading of its rules, and never falls over."""
+
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.training.templates.fast import scoring
+
+MASK = (1 << 64) - 1
+TABLES = scoring.character_tables()
+
+
+def folded(text: str) -> list[tuple[str, int, bool]]:
+    """Each character that counts, in its plain form; its kind; and whether an ASCII letter follows it as written."""
+    return [
+        (
+            chr(TABLES[1][ord(each)]) if ord(each) < scoring.PLANES_END else each,
+            kind(each),
+            re.match("[a-zA-Z]", text[at + 1 :]) is not None,
+        )
+        for at, each in enumerate(text)
+        if kind(each) != scoring.IGNORED
+    ]
+
+
+def kind(character: str) -> int:
+    code = ord(character)
+    if code >= scoring.PLANES_END:
+        return scoring.IDEOGRAPH if code < 0x40000 else scoring.IGNORED
+    return int(TABLES[0][code])
+
+
+def plain_tokens(text: str) -> list[tuple[str, bool]]:
+    """Tokens and whether each is a word, by regular expressions over marked characters."""
+    read = folded(text)
+    text = "".join(character for character, _, _ in read)
+    marks = "".join("_lds?i"[its] for _, its, _ in read)
+    found: list[tuple[str, bool]] = []
+    at = 0
+    while at < len(text):
+        word = re.match(r"l+", marks[at:])
+        if word:
+            end = at + word.end()
+            while text[end : end + 1] == "'" and read[end][2]:
+                end += 1
+                end += re.match(r"l*", marks[end:]).end()
+            found.append((text[at:end], True))
+        elif marks[at] == "d":
+            end = at + re.match(r"[0-9]+(\.[0-9]+)?/[0-9]+|[0-9]+", text[at:], re.ASCII).end()
+            found.append((text[at:end], False))
+        elif marks[at] == "_":
+            end = at + 1
+        elif tag := re.match(r"<[bB][rR] ?/?>", text[at:]):
+            end = at + tag.end()
+            found.append(("\n", False))
+        else:
+            end = at + 1
+            found.append((text[at:end], marks[at] == "i"))
+        at = end
+    return found
+
+
+def plain_hash(token: str) -> int:
+    value = 0xCBF29CE484222325
+    for character in token:
+        value = (value ^ ord(character)) * 0x100000001B3 & MASK
+    return mixed(value)
+
+
+def mixed(value: int) -> int:
+    value = (value ^ (value >> 32)) * 0x9E3779B97F4A7C15 & MASK
+    return value ^ (value >> 32)
+
+
+def compiled_tokens(data: bytes) -> list[tuple[int, bool]]:
+    tokens, is_word = np.empty(len(data) + 1, np.uint64), np.empty(len(data) + 1, np.bool_)
+    count = scoring.tokens_of(scoring.joined([data])[0], 0, len(data), *TABLES, tokens, is_word)
+    return [(int(token), bool(word)) for token, word in zip(tokens[:count], is_word[:count], strict=True)]
+
+
+TEXTS = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("aB'’9./< \n>brBR/7é中👍")), max_size=60)
+
+
+@settings(deadline=None, max_examples=400)
+@given(TEXTS)
+def test_tokens_agree_with_a_plain_reading(text: str) -> None:
+    """The compiled tokeniser and the rules written as regular expressions give the same tokens."""
+    expected = [(plain_hash(token), word) for token, word in plain_tokens(text)]
+    assert compiled_tokens(text.encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Don't", ["don't"]),
+        ("don’t stop", ["don't", "stop"]),
+        ("the dogs' bowl", ["the", "dogs", "'", "bowl"]),
+        ("7.5/10, really", ["7.5/10", ",", "really"]),
+        ("v2.0", ["v", "2", ".", "0"]),
+        ("one<br />two<BR>three", ["one", "\n", "two", "\n", "three"]),
+        ("ＧＲＥＡＴ", ["great"]),
+        ("很好", ["很", "好"]),
+        ("zero\u200bwidth", ["zerowidth"]),
+        ("👍🏽", ["👍", "🏽"]),
+        ("\x00 \x00", []),
+    ],
+)
+def test_tokens_of_real_writing(text: str, tokens: list[str]) -> None:
+    """What people type comes apart into the tokens one would expect."""
+    assert compiled_tokens(text.encode()) == [(plain_hash(token), word) for token, word in plain_tokens(text)]
+    assert [token for token, _ in plain_tokens(text)] == tokens
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=80))
+def test_bytes_that_are_not_text_are_tokens_of_the_replacement_character(data: bytes) -> None:
+    """Invalid UTF-8 reads as U+FFFD byte by byte, and valid stretches beside it as they are."""
+    readable = data.decode("utf-8", errors="surrogateescape")
+    readable = "".join("\ufffd" if "\udc80" <= each <= "\udcff" else each for each in readable)
+    assert compiled_tokens(data) == compiled_tokens(readable.encode())
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, (1 << scoring.FEATURE_BITS) - 1), unique=True, max_size=300), st.data())
+def test_table_finds_exactly_what_was_entered(features: list[int], data: st.DataObject) -> None:
+    """Every entered feature is found with its value and no other feature is, whatever their bits."""
+    entered = np.array(sorted(features), np.int32)
+    values = np.arange(1, len(features) + 1, dtype=np.int64)
+    sieve, keys, by_slot = scoring.table(entered, values)
+    shift = scoring.FEATURE_BITS - (keys.size - 1).bit_length()
+    for feature, value in zip(entered.tolist(), values.tolist(), strict=True):
+        assert by_slot[scoring.slot_of(keys, feature, shift)] == value
+        low = feature & (8 * sieve.size - 1)
+        assert sieve[low >> 3] >> (low & 7) & 1
+    other = data.draw(st.integers(0, (1 << scoring.FEATURE_BITS) - 1).filter(lambda each: each not in set(features)))
+    assert keys[scoring.slot_of(keys, other, shift)] == 0
+
+
+def test_crowded_table_grows_until_a_search_is_exact() -> None:
+    """Features that all want one place do not fit a small table; it grows instead of answering wrongly."""
+    features = np.arange(600, dtype=np.int32)
+    _, keys, by_slot = scoring.table(features, np.arange(600, dtype=np.int64))
+    shift = scoring.FEATURE_BITS - (keys.size - 1).bit_length()
+    assert [by_slot[scoring.slot_of(keys, int(feature), shift)] for feature in features] == list(range(600))
+    assert keys[scoring.slot_of(keys, 5_000_000, shift)] == 0
+
+
+def plain_scores(text: str, weights: dict[int, int], but: int) -> list[float]:
+    """The scores by the definition: sums over n-grams by the token they end at, each over its own norm."""
+    tokens = [plain_hash(token) for token, _ in plain_tokens(text)]
+    grams: list[tuple[int, int]] = []
+    for at, token in enumerate(tokens):
+        grams.append((token >> 38, at))
+        if at >= 1:
+            pair = mixed((tokens[at - 1] * 0x100000001B3 & MASK) ^ token)
+            grams.append((pair >> 38, at))
+        if at >= 2:
+            before = mixed((tokens[at - 2] * 0x100000001B3 & MASK) ^ tokens[at - 1])
+            grams.append((mixed((before * 0x100000001B3 & MASK) ^ token) >> 38, at))
+    count = len(tokens)
+    last_but = max((at for at, token in enumerate(tokens) if token == but), default=count)
+    inside = [lambda at, quarter=quarter: at * 4 // count == quarter for quarter in range(4)] + [
+        lambda at: at < scoring.EDGE_TOKENS,
+        lambda at: at >= count - scoring.EDGE_TOKENS,
+        lambda at: at > last_but,
+    ]
+    found = [(weights[gram], at) for gram, at in grams if gram in weights]
+    distinct = {gram for gram, _ in grams} & weights.keys()
+    whole = sum(weights[gram] for gram in distinct) / (len(distinct) + 1) ** 0.5
+    parts = [[weight for weight, at in found if within(at)] for within in inside]
+    return [whole, *(sum(part) / (len(part) + 1) ** 0.5 for part in parts)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.sampled_from(["good", "bad", "but", "not", "very", "film", ",", "7/10"]), max_size=120))
+def test_scores_agree_with_their_definition(words: list[str]) -> None:
+    """Sieve, table, stamps and running sums give what the definition of each part's score gives."""
+    text = " ".join(words)
+    sample = "good but bad not very good , film 7/10 bad film but not bad"
+    grams, _ = scoring.distinct_features(*scoring.joined([sample.encode()]), *TABLES, False)
+    weights = {int(gram): place % 255 - 127 for place, gram in enumerate(sorted(grams.tolist()))}
+    learned = scoring.table(
+        np.array(sorted(weights), np.int32), np.array([[weights[gram]] for gram in sorted(weights)], np.int8)
+    )
+    none = scoring.table(np.zeros(0, np.int32), np.zeros(0, np.uint8))
+    parts, _ = scoring.FastText(learned, none, with_characters=False).scores([b"a", text.encode(), b""])
+    assert parts[1, :, 0] == pytest.approx(plain_scores(text, weights, plain_hash("but")), rel=1e-5, abs=1e-5)
+    assert not parts[2].any()
+
+
+def test_every_letter_case_form_and_script_has_a_kind() -> None:
+    """Kinds follow Unicode: letters, marks and foreign digits build words, symbols stand alone, Han does too."""
+    kinds = {character: kind(character) for character in "aÉжن한9٣中の!👍\u0301\u200d\ufe0f\u3000"}
+    letters = {character for character, found in kinds.items() if found == scoring.LETTER}
+    assert letters == set("aÉжن한٣\u0301")
+    assert {each for each, found in kinds.items() if found == scoring.IDEOGRAPH} == set("中の")
+    assert {each for each, found in kinds.items() if found == scoring.IGNORED} == set("\u200d\ufe0f")
+    assert unicodedata.category("٣") == "Nd"
