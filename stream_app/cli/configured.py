@@ -20,19 +20,25 @@ R = TypeVar("R")
 def configured(command: Callable[Concatenate[Settings, P], R]) -> Callable[P, R]:
     """Gives `command` the settings as its first argument. Loading raises SettingsError (exit status 2)."""
 
-    @click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        expose_value=False,
-        callback=_remember,
-        help="The settings file.  [default: $SHUNT_CONFIG, else shunt.toml]",
-    )
+    @config_option
     @click.pass_context
     @wraps(command)
     def with_settings(ctx: click.Context, *args: P.args, **kwargs: P.kwargs) -> R:
         return command(load_settings(ctx.obj), *args, **kwargs)
 
     return with_settings
+
+
+def config_option(command: Callable[P, R]) -> Callable[P, R]:
+    """`--config` after the command's name: what `click.pass_obj` then hands over."""
+    decorate = click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=_remember,
+        help="The settings file.  [default: $SHUNT_CONFIG, else shunt.toml]",
+    )
+    return decorate(command)
 
 
 def _remember(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from stream_app.cli.configured import config_option
 from stream_app.cli.sample import Fields, infer
 from stream_app.cli.settings_file import Addresses, settings_file
 from stream_app.errors import SettingsError, StartError
@@ -25,6 +26,7 @@ SAMPLE_OF_EACH_PARTITION = 200
 )
 @click.option("--bootstrap-servers", help="Where Kafka is.  [default: the running stack, else 127.0.0.1:9092]")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
+@config_option
 @click.pass_obj
 def init(config: Path | None, topic: str, bootstrap_servers: str | None, force: bool) -> None:
     """Write a commented shunt.toml.
