@@ -73,14 +73,17 @@ class Pages:
         return self._told(health, ok=health.ready)
 
     def _told(self, health: Health, *, ok: bool) -> web.Response:
-        progress = {
+        lanes = {
             lane: {
-                number: {"committed": partition.committed, "lag": partition.lag}
-                for number, partition in sorted(self._metrics.progress(lane).items())
+                "waiting_for": self._metrics.waiting_for(lane),
+                "partitions": {
+                    number: {"committed": partition.committed, "lag": partition.lag}
+                    for number, partition in sorted(self._metrics.progress(lane).items())
+                },
             }
             for lane in self._lanes
         }
-        told = {"alive": health.alive, "ready": health.ready, "problems": health.problems, "lanes": progress}
+        told = {"alive": health.alive, "ready": health.ready, "problems": health.problems, "lanes": lanes}
         return _json(told, status=200 if ok else 503)
 
     async def _prometheus(self, request: web.Request) -> web.Response:
