@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
@@ -20,18 +20,20 @@ from stream_app.escalate.prices import price_of
 from stream_app.escalate.start import prompter_of
 from stream_app.local.demo import config as shipped
 from stream_app.local.demo.options import DemoLlm, DemoOptions, choose_llm
+from stream_app.local.demo.screen import console
 from stream_app.local.demo.words import duration, excerpt, percent, plural, usd
 from stream_app.local.stack import Stack, StackInfo
 from stream_app.routing.decide import Route
 from stream_app.settings import load_settings, settings_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from stream_app.cli.trace import TaskTrace, TierStep, Trace
     from stream_app.escalate.prompt import Request
+    from stream_app.routing.models import Scores
     from stream_app.settings import Settings
 
 NANO = 1e9
@@ -47,18 +49,17 @@ def try_(ctx: click.Context, text: str, config: Path | None) -> None:
     Asks the Triton that the settings name. Without a settings file, starts one with the shipped models. No LLM
     is called.
     """
-    console = Console(highlight=False)
-    asyncio.run(_try(config or ctx.obj, text, console))
+    asyncio.run(_try(config or ctx.obj, text, console(stderr=False)))
 
 
-async def _try(path: Path | None, text: str, console: Console) -> None:
-    async with _settings(path, console) as settings, deciding(settings) as parts:
+async def _try(path: Path | None, text: str, screen: Console) -> None:
+    async with _settings(path, screen) as settings, deciding(settings) as parts:
         traced = await trace(settings, parts, text)
-        console.print(told(traced, settings))
+        screen.print(told(traced, settings))
 
 
 @asynccontextmanager
-async def _settings(path: Path | None, console: Console) -> AsyncGenerator[Settings]:
+async def _settings(path: Path | None, screen: Console) -> AsyncGenerator[Settings]:
     """The user's settings, or the demo's on a Triton of our own that ends with the block."""
     if path is not None or settings_path().is_file():
         yield load_settings(path)
@@ -70,7 +71,7 @@ async def _settings(path: Path | None, console: Console) -> AsyncGenerator[Setti
     models = shipped.models_of(policy, tasks)
     stack = Stack(folder, kafka=False, llm=False, model_repository=shipped.shipped_models_path(), load_models=models)
     try:
-        with console.status("No settings file here: starting Triton with the shipped models …"):
+        with screen.status("No settings file here: starting Triton with the shipped models …"):
             await stack.open()
         file = folder / "shunt.toml"
         file.write_text(
@@ -105,7 +106,9 @@ def _task(task: TaskTrace) -> list[Text]:
     heading = Text(router.task, "bold").append(f"  {' or '.join((*router.labels, *router.llm_only))}", "not bold dim")
     lines = [heading, *_domain(task)]
     for number, step in enumerate(task.steps, 1):
-        lines += _step(number, step, last=number == len(router.tiers), foreign=task.route is Route.OUT_OF_DOMAIN)
+        lines += _step(
+            number, step, router.labels, last=number == len(router.tiers), foreign=task.route is Route.OUT_OF_DOMAIN
+        )
     return lines
 
 
@@ -121,7 +124,7 @@ def _domain(task: TaskTrace) -> list[Text]:
     return [words.append(known, "yellow" if task.route is Route.OUT_OF_DOMAIN else "green")]
 
 
-def _step(number: int, step: TierStep, *, last: bool, foreign: bool) -> list[Text]:
+def _step(number: int, step: TierStep, labels: Sequence[str], *, last: bool, foreign: bool) -> list[Text]:
     """One tier: what its models said, what that is worth, and what follows."""
     line = Text(f"  tier {number}  ").append(step.label, "bold")
     line.append(f" {percent(step.confidence)}", "bold")
@@ -134,11 +137,13 @@ def _step(number: int, step: TierStep, *, last: bool, foreign: bool) -> list[Tex
         line.append("  → accepted", "green")
     else:
         line.append("  → not sure: escalated" if last else "  → not sure: next tier", "yellow")
-    raw = [
-        f"{ref} says " + ", ".join(f"{share:.3f}" for share in scores.probabilities[0].tolist())
-        for ref, scores in step.scores.items()
-    ]
+    raw = [f"{ref} says {_listed(labels, scores)}" for ref, scores in step.scores.items()]
     return [line, Text(f"          {'; '.join(raw)}", "dim")]
+
+
+def _listed(labels: Sequence[str], scores: Scores) -> str:
+    shares: list[float] = scores.probabilities[0].tolist()
+    return ", ".join(f"{label} {share:.3f}" for label, share in zip(labels, shares, strict=True))
 
 
 def _ending(traced: Trace, settings: Settings) -> list[RenderableType]:

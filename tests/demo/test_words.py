@@ -14,6 +14,7 @@ from stream_app.escalate.prices import Price
 from stream_app.events import Usage
 from stream_app.local.demo.audit import Audit
 from stream_app.local.demo.lines import outcome_line, route_of
+from stream_app.local.demo.options import DemoLlm
 from stream_app.local.demo.outcomes import Dead, Decided, Passed, Reply
 from stream_app.local.demo.report import balance, examples, next_commands
 from stream_app.local.demo.screen import LINES_PER_S_MAX, Screen
@@ -141,8 +142,7 @@ def test_the_balance_tells_the_whole_story():
     text = shown(
         balance(
             summary,
-            llm_name="gpt",
-            stand_in=True,
+            llm=DemoLlm("gpt"),
             seconds=2.0,
             audit=Audit(sent=3, closing=3, lost=0, duplicated=0),
             width=120,
@@ -158,6 +158,16 @@ def test_the_balance_tells_the_whole_story():
     ):
         assert words in text
     assert "\x1b" not in text
+
+
+def test_recorded_and_real_answers_are_judged():
+    """Only a rule's answers say nothing about an LLM; recorded ones are named as such."""
+    summary = summarise([sample_of(ASKED)], [ASKED], rule_based=False, price=None)
+    for llm, name in ((DemoLlm("gpt", replays=True), "gpt (recorded)"), (DemoLlm("gpt", "http://llm/v1"), "gpt ")):
+        text = shown(balance(summary, llm=llm, seconds=1.0, audit=None, width=120))
+        assert name in text
+        assert "of decisions are right" in text
+        assert "not judged" not in text
 
 
 def test_three_examples():

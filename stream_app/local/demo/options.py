@@ -78,6 +78,11 @@ class DemoLlm:
         return self.stand_in and not self.replays
 
     @property
+    def shown_name(self) -> str:
+        """The model's name, never without saying that it was not asked."""
+        return f"{self.model} ({'recorded' if self.replays else 'stand-in'})" if self.stand_in else self.model
+
+    @property
     def notice(self) -> str:
         """What a person must know about the LLM before reading any figure."""
         if self.replays:

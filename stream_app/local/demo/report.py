@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from stream_app.local.demo.audit import Audit
+    from stream_app.local.demo.options import DemoLlm
     from stream_app.local.demo.outcomes import Reply
     from stream_app.local.demo.summary import Quantiles, Summary
 
@@ -31,13 +32,10 @@ DECIDING = frozenset({"green", "magenta", "yellow"})
 STORY_CHARS = 320
 
 
-def balance(
-    summary: Summary, *, llm_name: str, stand_in: bool, seconds: float, audit: Audit | None, width: int
-) -> RenderableType:
+def balance(summary: Summary, *, llm: DemoLlm, seconds: float, audit: Audit | None, width: int) -> RenderableType:
     """The table: decided by whom, how fast, for how much; and what follows from it. `width` is the terminal's."""
-    name = f"{llm_name} (stand-in)" if stand_in else llm_name
-    parts: list[RenderableType] = [_routes(summary, name, bars=width >= BARS_WIDTH_MIN)]
-    facts = [*_accounted(summary, audit), *_conclusions(summary, stand_in=stand_in, seconds=seconds)]
+    parts: list[RenderableType] = [_routes(summary, llm.shown_name, bars=width >= BARS_WIDTH_MIN)]
+    facts = [*_accounted(summary, audit), *_conclusions(summary, llm, seconds)]
     parts += [Text(), _facts(facts)]
     title = f"[bold]{plural(summary.sent, 'record')} in, {plural(summary.sent - summary.missing, 'outcome')} out"
     return Panel(Group(*parts), title=title, box=ROUNDED, padding=(1, 2), expand=False)
@@ -129,14 +127,14 @@ def _facts(rows: list[tuple[str, Text]]) -> Table:
     return table
 
 
-def _conclusions(summary: Summary, *, stand_in: bool, seconds: float) -> Iterable[tuple[str, Text]]:
+def _conclusions(summary: Summary, llm: DemoLlm, seconds: float) -> Iterable[tuple[str, Text]]:
     share = Text(f"{percent(summary.share_escalated)} of decisions went to the LLM lane")
     if summary.dead_letters:
         yield "dead letters", _causes(summary.dead_letters)
     yield "escalated", share.append(_why_escalated(summary), "dim")
     yield "cost", _cost_words(summary)
     if summary.small_accuracy is not None:
-        yield "accuracy", _accuracy_words(summary, stand_in=stand_in)
+        yield "accuracy", _accuracy_words(summary, llm)
     yield "speed", Text(f"{summary.sent / max(seconds, 1e-9):,.0f} records/s over {seconds:.1f} s")
 
 
@@ -160,8 +158,8 @@ def _cost_words(summary: Summary) -> Text:
     return words
 
 
-def _accuracy_words(summary: Summary, *, stand_in: bool) -> Text:
-    if stand_in:
+def _accuracy_words(summary: Summary, llm: DemoLlm) -> Text:
+    if llm.follows_rule:
         words = Text(f"{percent(summary.accuracy)} of the small models' decisions are right", "bold")
         rest = f" (had they decided all: {percent(summary.small_accuracy)}); a stand-in's answers are not judged"
     else:

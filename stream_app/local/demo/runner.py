@@ -186,8 +186,7 @@ class Demo:
         self._screen.show(
             balance(
                 summary,
-                llm_name=self._llm.model,
-                stand_in=self._llm.stand_in,
+                llm=self._llm,
                 seconds=seconds,
                 audit=counted,
                 width=self._screen.width,
