@@ -22,8 +22,9 @@ import openai
 from aiokafka import AIOKafkaProducer
 
 from stream_app.codec import encode_escalation
-from stream_app.escalate.client import Answered, OpenAiClient
+from stream_app.escalate.client import OpenAiClient
 from stream_app.escalate.prompt import Prompter, PromptOptions, Request
+from stream_app.escalate.results import Answered
 from stream_app.escalate.start import escalate_lane
 from stream_app.events import Answer, Ask, Escalation, Event, Source
 from stream_app.kafka.connection import Connection

@@ -15,8 +15,8 @@ from stream_app.escalate.prompt import REASON_KEY
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_app.escalate.client import Answered
     from stream_app.escalate.prompt import Request
+    from stream_app.escalate.results import Answered
 
 REASON_CHARS_MAX = 1_000
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, assert_never
 from stream_app.escalate.admission import NotAdmitted, PartitionClosing
 from stream_app.escalate.answer import Invalid, Refused, Valid, judge
 from stream_app.escalate.budget import NANO
-from stream_app.escalate.client import (
+from stream_app.escalate.gate import Cost
+from stream_app.escalate.results import (
     Answered,
     BadRequest,
+    CallResult,
     ContentRefused,
     Failed,
     Misconfigured,
     RateLimited,
     Unusable,
 )
-from stream_app.escalate.gate import Cost
 from stream_app.escalate.retry import GiveUp, next_step
 from stream_app.events import Usage
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from stream_app.escalate.admission import Admission
     from stream_app.escalate.answer import Verdict
-    from stream_app.escalate.client import CallResult, LlmClient
+    from stream_app.escalate.client import LlmClient
     from stream_app.escalate.gate import Grant
     from stream_app.escalate.prices import Price
     from stream_app.escalate.prompt import Request

@@ -17,13 +17,12 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
-from stream_app.errors import MembershipLost, UnreadableRecord
+from stream_app.errors import UnreadableRecord
 from stream_app.escalate.admission import Admission
 from stream_app.escalate.ask import Asker
 from stream_app.escalate.budget import parse_lease
 from stream_app.escalate.cache import AnswerCache
+from stream_app.escalate.committing import Committing
 from stream_app.escalate.gate import Gate
 from stream_app.escalate.limiter import Limits, RateLimiter
 from stream_app.escalate.outbox import Outbox, Outcome
@@ -86,6 +85,7 @@ class EscalateLane:
         )
         line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, draw)
         self._asker = Asker(line, AnswerCache())
+        self._committing = Committing(self._admission, metrics, wall_s, self._linger_s, self._fill)
         self._works: dict[OwnedPartition, PartitionWork] = {}
         self._turns: deque[PartitionWork] = deque()
         self._handling: set[asyncio.Task[None]] = set()
@@ -122,7 +122,7 @@ class EscalateLane:
         self._works[partition] = work
         self._turns.append(work)
         self._admission.gain(partition.number, parse_lease(restored.extra))
-        work.committer = self._spawn(self._commit_for_ever(work))
+        work.committer = self._spawn(self._committing.run(work))
         self._metrics.committed(LANE, partition.number, committed.offset)
 
     def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
@@ -214,8 +214,6 @@ class EscalateLane:
         log.info("event %s: no answer of the LLM (%s): %s", event.source.ref, result.reason, result.why)
         return self._outbox.unanswered(record, original, event, result, at_ms)
 
-    # Committing
-
     def _want_lease(self, partitions: Iterable[int]) -> None:
         """Calls wait until a larger lease of these partitions is committed."""
         wanted = set(partitions)
@@ -223,67 +221,10 @@ class EscalateLane:
             if work.number in wanted:
                 work.rush()
 
-    async def _commit_for_ever(self, work: PartitionWork) -> None:
-        """Commits a partition's outcomes, lingering between; ends when it is handed over, or lost."""
-        try:
-            while not work.handed_over:
-                await work.something.wait()
-                await self._linger(work)
-                work.something.clear()
-                work.hurry.clear()
-                work.handed_over = work.closing and not work.running
-                await self._commit(work)
-        except MembershipLost as loss:
-            log.info("partition %d is lost, its outcomes with it: %s", work.number, loss)
-
-    async def _linger(self, work: PartitionWork) -> None:
-        """Waits so that commits carry many outcomes and stay below `transactions_per_s_max`; not in a hurry."""
+    def _linger_s(self) -> float:
+        """How long outcomes gather: long enough to stay below `transactions_per_s_max`."""
         base_s = self._settings.escalate.linger_ms / 1000
-        linger_s = max(base_s, len(self._works) / self._settings.kafka.transactions_per_s_max)
-        try:
-            async with asyncio.timeout(linger_s):
-                await work.hurry.wait()
-        except TimeoutError:
-            return
-
-    async def _commit(self, work: PartitionWork) -> None:
-        """One transaction: all finished outcomes, the commit point, the map and the lease."""
-        budget = self._admission.gate.budgets[work.number]
-        outcomes = work.take_outcomes()
-        offset = work.finished.advance(work.partition.position)
-        lease = budget.lease(self._wall_s(), closing=work.closing)
-        authority_nusd = budget.authority_of(lease)
-        outgoing = [record for outcome in outcomes for record in outcome.outgoing]
-        began_s = time.perf_counter()
-        try:
-            await work.partition.deliver(outgoing, offset, work.finished.metadata(lease.text()))
-        except MembershipLost:
-            self._metrics.transaction(LANE, "fenced", time.perf_counter() - began_s)
-            raise
-        self._metrics.transaction(LANE, "committed", time.perf_counter() - began_s)
-        self._metrics.committed(LANE, work.number, offset)
-        budget.committed(authority_nusd)
-        self._admission.pump()
-        self._count(outcomes)
-        self._fill()
-
-    # Counting, and what time brings
-
-    def _count(self, outcomes: Sequence[Outcome]) -> None:
-        waited_s: list[float] = []
-        for outcome in outcomes:
-            decision = outcome.decision
-            if decision is None:
-                self._metrics.dead_letters(LANE, outcome.dead_cause or "unknown")
-                continue
-            self._metrics.decisions(decision.kind, decision.decided_by)
-            for task, answer in decision.answers.items():
-                self._metrics.answers(task, answer.label, answer.decided_by)
-            if decision.degraded_reason is not None:
-                self._metrics.degraded(decision.degraded_reason)
-            waited_s.append((decision.decided_at_ms - decision.event.source.timestamp_ms) / 1000)
-        if waited_s:
-            self._metrics.latencies("llm", np.asarray(waited_s, np.float64))
+        return max(base_s, len(self._works) / self._settings.kafka.transactions_per_s_max)
 
     async def _tick(self) -> None:
         """Commits positions behind transaction markers, so that lag reaches zero; reports lag."""

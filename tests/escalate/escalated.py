@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from stream_app.codec import encode_escalation
-from stream_app.events import Answer, Ask, Escalation, Source
+from stream_app.events import Answer, Ask, Escalation, Event, Source
 from stream_app.settings import Settings
 from tests.kafka.reading import read_all
 
@@ -40,6 +40,11 @@ def escalation(offset: int, *, partition: int = 0, timestamp_ms: int | None = No
     ask = Ask("sentiment", ("negative", "positive"), small(), "unsure")
     source = Source("reviews", partition, offset, stamp_ms)
     return Escalation(source, (ask,), {"toxicity": SURE}, "demo@1", 0, partition, stamp_ms)
+
+
+def event(text: str) -> Event:
+    """The event of `escalation(0)`."""
+    return Event("r-0", text, b"{}", escalation(0).source, b"k0")
 
 
 def settings(bootstrap_servers: str, base_url: str, prefix: str, **llm: Any) -> Settings:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.escalate.answer import REASON_CHARS_MAX, Invalid, Refused, Valid, judge
-from stream_app.escalate.client import Answered
 from stream_app.escalate.prompt import Prompter, PromptOptions
+from stream_app.escalate.results import Answered
 from stream_app.events import Event
 from tests.escalate.escalated import escalation
 

@@ -6,6 +6,7 @@ import pytest
 
 from stream_app.errors import SettingsError
 from stream_app.escalate import client as clients
+from stream_app.escalate import results
 from stream_app.escalate.answer import Valid, judge
 from stream_app.escalate.client import OpenAiClient, api_key, retry_after_s
 from stream_app.escalate.prompt import Prompter, PromptOptions
@@ -32,7 +33,7 @@ async def client(llm):
 async def test_an_answer_comes_with_its_tokens_and_id(client, llm):
     """The call the server noted is the call we made: same tokens, same request id, our event id."""
     answered = await client.ask(request(), 5.0)
-    assert isinstance(answered, clients.Answered)
+    assert isinstance(answered, results.Answered)
     assert judge(request(), answered) == Valid({"sentiment": "positive"}, None)
     (call,) = llm.calls()
     assert (answered.input_tokens, answered.output_tokens) == (call["input_tokens"], call["output_tokens"])
@@ -57,12 +58,12 @@ async def test_json_mode_with_a_reason_is_understood(llm):
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"kind": "rate_limited", "retry_after_s": 2.5}, clients.RateLimited(2.5)),
-        ({"kind": "rate_limited_silent"}, clients.RateLimited(None)),
-        ({"kind": "insufficient_quota"}, clients.Misconfigured("insufficient_quota", "HTTP 429 insufficient_quota")),
-        ({"kind": "server_error", "status": 503}, clients.Failed("server_error", "HTTP 503 server_error")),
-        ({"kind": "unauthorized"}, clients.Misconfigured("key", "HTTP 401 invalid_api_key")),
-        ({"kind": "content_refused"}, clients.ContentRefused("HTTP 400 content_filter")),
+        ({"kind": "rate_limited", "retry_after_s": 2.5}, results.RateLimited(2.5)),
+        ({"kind": "rate_limited_silent"}, results.RateLimited(None)),
+        ({"kind": "insufficient_quota"}, results.Misconfigured("insufficient_quota", "HTTP 429 insufficient_quota")),
+        ({"kind": "server_error", "status": 503}, results.Failed("server_error", "HTTP 503 server_error")),
+        ({"kind": "unauthorized"}, results.Misconfigured("key", "HTTP 401 invalid_api_key")),
+        ({"kind": "content_refused"}, results.ContentRefused("HTTP 400 content_filter")),
     ],
 )
 async def test_each_refusal_of_the_server_has_its_value(client, llm, fault, expected):
@@ -78,7 +79,7 @@ async def test_a_call_that_may_have_been_done_says_so(client, llm, kind, cause):
     """After a time-out or a connection lost in the middle the provider may charge: the budget must know."""
     llm.fault(kind)
     failed = await client.ask(request(), 0.5)
-    assert isinstance(failed, clients.Failed)
+    assert isinstance(failed, results.Failed)
     assert (failed.cause, failed.maybe_paid) == (cause, True)
 
 
@@ -90,7 +91,7 @@ async def test_a_closed_port_is_unreachable_and_costs_nothing():
         failed = await client.ask(request(), 5.0)
     finally:
         await client.aclose()
-    assert isinstance(failed, clients.Failed)
+    assert isinstance(failed, results.Failed)
     assert (failed.cause, failed.maybe_paid) == ("unreachable", False)
 
 
@@ -98,11 +99,11 @@ async def test_a_page_that_is_no_completion_is_unusable(llm):
     """A proxy's page with status 200, or the wrong path, is no answer and no crash."""
     client = OpenAiClient(Endpoint(base_url=llm.base_url.removesuffix("/v1")), connections_max=1)
     try:
-        assert await client.ask(request(), 5.0) == clients.Misconfigured("model", "HTTP 404")
+        assert await client.ask(request(), 5.0) == results.Misconfigured("model", "HTTP 404")
     finally:
         await client.aclose()
-    assert clients._read(b"<html>", {}) == clients.Unusable("the body is no chat completion")
-    assert clients._read(b'{"choices": []}', {}) == clients.Unusable("the completion has no choices")
+    assert clients._read(b"<html>", {}) == results.Unusable("the body is no chat completion")
+    assert clients._read(b'{"choices": []}', {}) == results.Unusable("the completion has no choices")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ async def test_a_bad_answer_is_still_an_answer(client, llm, kind):
     """What the model says is for `answer` to judge; it is paid for, so its tokens count."""
     llm.fault(kind)
     answered = await client.ask(request(), 5.0)
-    assert isinstance(answered, clients.Answered)
+    assert isinstance(answered, results.Answered)
     assert answered.input_tokens
     assert not isinstance(judge(request(), answered), Valid)
 

@@ -1,0 +1,97 @@
+"""Commits what a partition finished: outcomes, commit point, map of what is finished beyond it, and spend lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_app.errors import MembershipLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_app.escalate.admission import Admission
+    from stream_app.escalate.outbox import Outcome
+    from stream_app.escalate.partition_work import PartitionWork
+    from stream_app.telemetry import Metrics
+
+log = logging.getLogger(__name__)
+
+LANE = "escalate"
+
+
+class Committing:
+    """One transaction at a time for each partition, `linger_s()` apart. `committed` is called after each."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        metrics: Metrics,
+        wall_s: Callable[[], float],
+        linger_s: Callable[[], float],
+        committed: Callable[[], None],
+    ) -> None:
+        self._admission, self._metrics = admission, metrics
+        self._wall_s, self._linger_s = wall_s, linger_s
+        self._committed = committed
+
+    async def run(self, work: PartitionWork) -> None:
+        """Commits a partition's outcomes until it is handed over, or lost."""
+        try:
+            while not work.handed_over:
+                await work.something.wait()
+                await self._linger(work)
+                work.something.clear()
+                work.hurry.clear()
+                work.handed_over = work.closing and not work.running
+                await self._commit(work)
+        except MembershipLost as loss:
+            log.info("partition %d is lost, its outcomes with it: %s", work.number, loss)
+
+    async def _linger(self, work: PartitionWork) -> None:
+        """Lets outcomes gather; not in a hurry."""
+        try:
+            async with asyncio.timeout(self._linger_s()):
+                await work.hurry.wait()
+        except TimeoutError:
+            return
+
+    async def _commit(self, work: PartitionWork) -> None:
+        budget = self._admission.gate.budgets[work.number]
+        outcomes = work.take_outcomes()
+        offset = work.finished.advance(work.partition.position)
+        lease = budget.lease(self._wall_s(), closing=work.closing)
+        authority_nusd = budget.authority_of(lease)
+        outgoing = [record for outcome in outcomes for record in outcome.outgoing]
+        began_s = time.perf_counter()
+        try:
+            await work.partition.deliver(outgoing, offset, work.finished.metadata(lease.text()))
+        except MembershipLost:
+            self._metrics.transaction(LANE, "fenced", time.perf_counter() - began_s)
+            raise
+        self._metrics.transaction(LANE, "committed", time.perf_counter() - began_s)
+        self._metrics.committed(LANE, work.number, offset)
+        budget.committed(authority_nusd)
+        self._admission.pump()
+        self._count(outcomes)
+        self._committed()
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        waited_s: list[float] = []
+        for outcome in outcomes:
+            decision = outcome.decision
+            if decision is None:
+                self._metrics.dead_letters(LANE, outcome.dead_cause or "unknown")
+                continue
+            self._metrics.decisions(decision.kind, decision.decided_by)
+            for task, answer in decision.answers.items():
+                self._metrics.answers(task, answer.label, answer.decided_by)
+            if decision.degraded_reason is not None:
+                self._metrics.degraded(decision.degraded_reason)
+            waited_s.append((decision.decided_at_ms - decision.event.source.timestamp_ms) / 1000)
+        if waited_s:
+            self._metrics.latencies("llm", np.asarray(waited_s, np.float64))
