@@ -28,6 +28,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
 _TO_FEATURE = np.uint64(64 - FEATURE_BITS)
 _BREAK = np.uint64(0x0A)  # a line-break tag hashes as a newline would, which is never a token
+_APOSTROPHE = np.uint64(0x27)
 _CHARS = np.uint64(0x7F)  # starts the hash of character n-grams: they never equal a word's
 
 KEY_BITS = 15
@@ -48,9 +49,10 @@ def character_tables() -> tuple[Any, Any]:
     for code in range(PLANES_END):
         character = chr(code)
         kinds[code] = _kind(code, unicodedata.category(character))
-        if kinds[code] == LETTER:
+        if unicodedata.category(character)[0] == "L":
             folded = unicodedata.normalize("NFKC", character).lower()
             folds[code] = ord(folded) if len(folded) == 1 else code
+    folds[0x2019] = 0x27  # the apostrophe that word processors write
     return kinds, folds
 
 
@@ -59,7 +61,7 @@ def _kind(code: int, category: str) -> int:
         return DIGIT
     if (0x2E80 <= code < 0xA4D0 and category in {"Lo", "Nl", "So"}) or 0xF900 <= code < 0xFB00:
         return IDEOGRAPH
-    if category[0] in "LMN":
+    if category[0] in "LM" or category in {"Nd", "Nl"}:
         return IGNORED if 0xFE00 <= code <= 0xFE0F else LETTER
     if category in {"Cf", "Cs"}:
         return IGNORED
@@ -136,7 +138,9 @@ def _is_ascii_letter(byte: int) -> bool:
 
 
 @njit(cache=True)
-def tokens_of(text: Any, start: int, stop: int, kinds: Any, folds: Any, tokens: Any, is_word: Any) -> int:
+def tokens_of(  # noqa: C901 - one pass over the bytes, one branch per kind of character
+    text: Any, start: int, stop: int, kinds: Any, folds: Any, tokens: Any, is_word: Any
+) -> int:
     """Write the hash of each token of text[start:stop], and whether it is a word; their count."""
     count = 0
     word = _FNV_START
@@ -158,8 +162,8 @@ def tokens_of(text: Any, start: int, stop: int, kinds: Any, folds: Any, tokens: 
             at += width
             continue
         if in_word:
-            if (code == 0x27 or code == 0x2019) and at + width < stop and _is_ascii_letter(text[at + width]):
-                word = (word ^ np.uint64(0x27)) * _FNV_PRIME
+            if folded == _APOSTROPHE and at + width < stop and _is_ascii_letter(text[at + width]):
+                word = (word ^ _APOSTROPHE) * _FNV_PRIME
                 at += width
                 continue
             tokens[count], is_word[count] = _mixed(word), True
@@ -216,9 +220,7 @@ def _first_gram(token: int) -> int:
 
 
 @njit(cache=True)
-def _character_grams(
-    text: Any, start: int, stop: int, kinds: Any, folds: Any, features: Any, made: int
-) -> int:
+def _character_grams(text: Any, start: int, stop: int, kinds: Any, folds: Any, features: Any, made: int) -> int:
     """Append the 3-5-grams over the text's folded characters, every gap being one space."""
     window = np.zeros(5, np.uint64)
     window[4] = np.uint64(32)
@@ -251,9 +253,7 @@ def _character_grams(
 
 
 @njit(cache=True)
-def distinct_features(
-    text: Any, offsets: Any, kinds: Any, folds: Any, with_characters: bool
-) -> tuple[Any, Any]:
+def distinct_features(text: Any, offsets: Any, kinds: Any, folds: Any, with_characters: bool) -> tuple[Any, Any]:
     """For training: each text's distinct features, sorted, as (indices, row pointers)."""
     rows = offsets.size - 1
     longest = 0
@@ -381,7 +381,9 @@ def _hits_before(grams: Any, hits: int, end: int) -> int:
 
 
 @njit(cache=True)
-def scores(text: Any, offsets: Any, characters: Any, learned: Any, words: Any, but: Any, with_characters: bool) -> Any:
+def scores(  # noqa: C901, PLR0915 - the compiled loop: its parts that could be named are functions
+    text: Any, offsets: Any, characters: Any, learned: Any, words: Any, but: Any, with_characters: bool
+) -> Any:
     """Each text's scores, shape [texts, segments, columns of weights], and its known share.
 
     `characters` are the character tables; `learned` is a table's filter, keys and weights by slot (int8; what a
@@ -398,9 +400,11 @@ def scores(text: Any, offsets: Any, characters: Any, learned: Any, words: Any, b
         longest = max(longest, offsets[row + 1] - offsets[row])
     tokens = np.empty(longest + 1, np.uint64)
     is_word = np.empty(longest + 1, np.bool_)
-    features = np.empty(6 * longest + 16, np.int32)
-    grams = np.empty(6 * longest + 16, np.int32)
-    sums = np.zeros((6 * longest + 16, columns), np.int32)
+    grams_max = (6 if with_characters else 3) * longest + 16
+    features = np.empty(grams_max, np.int32)
+    grams = np.empty(grams_max, np.int32)
+    sums = np.empty((grams_max, columns), np.int32)
+    sums[0] = 0
     stamps = np.zeros(keys.size, np.uint8)
     ends = np.zeros((8, 2), np.int64)
     result = np.zeros((rows, 8, columns), np.float32)
@@ -481,7 +485,7 @@ def joined(texts: list[bytes]) -> tuple[Any, Any]:
     return np.frombuffer(b"".join(texts) or b" ", np.uint8), offsets
 
 
-class WeightsMismatch(RuntimeError):
+class WeightsMismatchError(RuntimeError):
     """The weights beside the code are not the ones the model's config names."""
 
 
@@ -511,14 +515,14 @@ class Scorer:
     FILES = ("weights.npz",)
 
     def __init__(self, folder: Path, sha256: str, settings: dict[str, str] | None = None) -> None:
-        """Load the weights in `folder`, raising WeightsMismatch unless their sha-256 is `sha256`.
+        """Load the weights in `folder`, raising WeightsMismatchError unless their sha-256 is `sha256`.
 
         The first load compiles (cached on disk beside this file, else in the user's cache folder).
         """
         del settings  # nothing to choose: the weights say how they are to be used
         found = weights_sha256(folder)
         if found != sha256:
-            raise WeightsMismatch(f"{folder} has sha-256 {found}, the config names {sha256}")
+            raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
         with np.load(folder / self.FILES[0]) as weights:
             self._layer, self._bias = weights["layer"], weights["bias"]
             self._text = FastText(

@@ -485,7 +485,7 @@ def joined(texts: list[bytes]) -> tuple[Any, Any]:
     return np.frombuffer(b"".join(texts) or b" ", np.uint8), offsets
 
 
-class WeightsMismatch(RuntimeError):  # noqa: N818 - named for what happened
+class WeightsMismatchError(RuntimeError):
     """The weights beside the code are not the ones the model's config names."""
 
 
@@ -515,14 +515,14 @@ class Scorer:
     FILES = ("weights.npz",)
 
     def __init__(self, folder: Path, sha256: str, settings: dict[str, str] | None = None) -> None:
-        """Load the weights in `folder`, raising WeightsMismatch unless their sha-256 is `sha256`.
+        """Load the weights in `folder`, raising WeightsMismatchError unless their sha-256 is `sha256`.
 
         The first load compiles (cached on disk beside this file, else in the user's cache folder).
         """
         del settings  # nothing to choose: the weights say how they are to be used
         found = weights_sha256(folder)
         if found != sha256:
-            raise WeightsMismatch(f"{folder} has sha-256 {found}, the config names {sha256}")
+            raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
         with np.load(folder / self.FILES[0]) as weights:
             self._layer, self._bias = weights["layer"], weights["bias"]
             self._text = FastText(

@@ -20,7 +20,7 @@ BATCH_TOKENS = 4096
 """Tokens, padding included, in one run of the encoder: its memory is bounded whatever comes in."""
 
 
-class WeightsMismatch(RuntimeError):  # noqa: N818 - named for what happened
+class WeightsMismatchError(RuntimeError):
     """The weights beside the code are not the ones the model's config names."""
 
 
@@ -30,13 +30,13 @@ class Scorer:
     FILES = ("model.onnx", "tokenizer.json", "windows.json")
 
     def __init__(self, folder: Path, sha256: str, settings: dict[str, str] | None = None) -> None:
-        """Load the encoder in `folder`, raising WeightsMismatch unless the files' sha-256 is `sha256`.
+        """Load the encoder in `folder`, raising WeightsMismatchError unless the files' sha-256 is `sha256`.
 
         `settings` may give `instance_kind` (GPU asks for CUDA) and `threads` (1 unless set).
         """
         found = weights_sha256(folder)
         if found != sha256:
-            raise WeightsMismatch(f"{folder} has sha-256 {found}, the config names {sha256}")
+            raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
         settings = settings or {}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(settings.get("threads", "1"))
