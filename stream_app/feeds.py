@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_app.codec.dead_letters import decode_dead_letter
 from stream_app.codec.decisions import decode_decision
@@ -97,9 +97,25 @@ class Feeds:
             stands = found.get(place)
             consumer.seek(place, ends[place] if stands is None else stands.offset)
 
+    async def _skip_what_expired(self, consumer: AIOKafkaConsumer) -> None:
+        assigned = list(consumer.assignment())
+        begins, ends = await consumer.beginning_offsets(assigned), await consumer.end_offsets(assigned)
+        for place in assigned:
+            if not begins[place] <= await consumer.position(place) <= ends[place]:
+                consumer.seek(place, begins[place])
+
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         while True:
-            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=2_000)
+            try:
+                found = await consumer.getmany(timeout_ms=POLL_MS, max_records=2_000)
+            except (OffsetOutOfRangeError, NoOffsetForPartitionError):
+                log.warning("records expired before they were read; the page goes on with the oldest there are")
+                await self._skip_what_expired(consumer)
+                continue
+            except KafkaError as error:
+                log.warning("the topics cannot be read: %s", error)
+                await asyncio.sleep(LAG_EVERY_S)
+                continue
             for place, records in found.items():
                 for record in records:
                     self._fold(place.topic, record)
