@@ -145,6 +145,7 @@ def test_the_balance_tells_the_whole_story():
             llm=DemoLlm("gpt"),
             seconds=2.0,
             audit=Audit(sent=3, closing=3, lost=0, duplicated=0),
+            calls_made=7,
             width=120,
         )
     )
@@ -164,10 +165,11 @@ def test_recorded_and_real_answers_are_judged():
     """Only a rule's answers say nothing about an LLM; recorded ones are named as such."""
     summary = summarise([sample_of(ASKED)], [ASKED], rule_based=False, price=None)
     for llm, name in ((DemoLlm("gpt", replays=True), "gpt (recorded)"), (DemoLlm("gpt", "http://llm/v1"), "gpt ")):
-        text = shown(balance(summary, llm=llm, seconds=1.0, audit=None, width=120))
+        text = shown(balance(summary, llm=llm, seconds=1.0, audit=None, calls_made=1, width=120))
         assert name in text
         assert "of decisions are right" in text
         assert "not judged" not in text
+        assert "in vain" not in text
 
 
 def test_three_examples():

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import aiohttp
+
 from stream_app.local.console import consume_all
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from stream_app.settings import Kafka
 
 SOURCE = re.compile(r"(?:^|,)shunt-source:([^,]+)")
+NONE_OF_THEM = 1_000_000_000
+"""A call number that is never reached: only the sums are wanted."""
 KIND = re.compile(r"(?:^|,)kind:([^,]+)")
 
 
@@ -41,6 +45,14 @@ def counted(records: Iterable[ConsoleRecord], sent: int) -> Audit:
     """Every record sent must be the source of exactly one closing record."""
     times = Counter(source for record in records if (source := _closes(record.headers)) is not None)
     return Audit(sent, closing=times.total(), lost=sent - len(times), duplicated=times.total() - len(times))
+
+
+async def calls_made(llm_base_url: str) -> int:
+    """How many calls the stand-in LLM has had, by its own count."""
+    address = f"{llm_base_url.removesuffix('/v1')}/admin/calls?since={NONE_OF_THEM}"
+    async with aiohttp.ClientSession() as session, session.get(address) as response:
+        told = await response.json()
+    return int(told["total"])
 
 
 def _closes(headers: str) -> str | None:

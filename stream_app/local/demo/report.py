@@ -32,10 +32,15 @@ DECIDING = frozenset({"green", "magenta", "yellow"})
 STORY_CHARS = 320
 
 
-def balance(summary: Summary, *, llm: DemoLlm, seconds: float, audit: Audit | None, width: int) -> RenderableType:
-    """The table: decided by whom, how fast, for how much; and what follows from it. `width` is the terminal's."""
+def balance(
+    summary: Summary, *, llm: DemoLlm, seconds: float, audit: Audit | None, calls_made: int | None, width: int
+) -> RenderableType:
+    """The table: decided by whom, how fast, for how much; and what follows from it.
+
+    `calls_made` is the stand-in's own count, `width` the terminal's.
+    """
     parts: list[RenderableType] = [_routes(summary, llm.shown_name, bars=width >= BARS_WIDTH_MIN)]
-    facts = [*_accounted(summary, audit), *_conclusions(summary, llm, seconds)]
+    facts = [*_accounted(summary, audit), *_conclusions(summary, llm, seconds, calls_made)]
     parts += [Text(), _facts(facts)]
     title = f"[bold]{plural(summary.sent, 'record')} in, {plural(summary.sent - summary.missing, 'outcome')} out"
     return Panel(Group(*parts), title=title, box=ROUNDED, padding=(1, 2), expand=False)
@@ -127,12 +132,17 @@ def _facts(rows: list[tuple[str, Text]]) -> Table:
     return table
 
 
-def _conclusions(summary: Summary, llm: DemoLlm, seconds: float) -> Iterable[tuple[str, Text]]:
+def _conclusions(
+    summary: Summary, llm: DemoLlm, seconds: float, calls_made: int | None
+) -> Iterable[tuple[str, Text]]:
     share = Text(f"{percent(summary.share_escalated)} of decisions went to the LLM lane")
     if summary.dead_letters:
         yield "dead letters", _causes(summary.dead_letters)
     yield "escalated", share.append(_why_escalated(summary), "dim")
     yield "cost", _cost_words(summary)
+    if calls_made is not None and calls_made > summary.llm_calls:
+        vain = f"{plural(calls_made - summary.llm_calls, 'call')} more than decisions used"
+        yield "paid in vain", Text(f"{vain}: under way when a worker was killed, or asked again")
     if summary.small_accuracy is not None:
         yield "accuracy", _accuracy_words(summary, llm)
     yield "speed", Text(f"{summary.sent / max(seconds, 1e-9):,.0f} records/s over {seconds:.1f} s")

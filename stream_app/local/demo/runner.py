@@ -12,7 +12,7 @@ from stream_app.escalate.prices import price_of
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
 from stream_app.local.demo import config, folder
-from stream_app.local.demo.audit import Audit, audit
+from stream_app.local.demo.audit import Audit, audit, calls_made
 from stream_app.local.demo.feeder import feed
 from stream_app.local.demo.kills import kill_schedule
 from stream_app.local.demo.options import DemoLlm, DemoOptions, choose_llm
@@ -182,6 +182,7 @@ class Demo:
         price = price_of(settings.llm.endpoints[0])
         summary = summarise(sent, outcomes, rule_based=self._llm.follows_rule, price=price)
         counted = await audit(connection.kafka, len(sent)) if self._options.kill else None
+        calls = await calls_made(settings.llm.endpoints[0].base_url) if self._llm.stand_in else None
         seconds = self._tally.seconds
         self._screen.show(
             balance(
@@ -189,6 +190,7 @@ class Demo:
                 llm=self._llm,
                 seconds=seconds,
                 audit=counted,
+                calls_made=calls,
                 width=self._screen.width,
             )
         )
