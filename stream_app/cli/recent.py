@@ -1,4 +1,4 @@
-"""What the newest decisions and dead letters say about a pipeline: counts, shares, rates, spend. Pure."""
+"""What the newest decisions say about a pipeline, and what its leases say about money. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_app.codec import timestamp_ms
+from stream_app.escalate.budget import DAY_S, HOUR_S, NANO, parse_lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,3 +67,23 @@ class Recent:
     @property
     def _degraded_small(self) -> int:
         return self.degraded.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Dollars of the fleet: settled in this hour and day, and leased to workers beyond that."""
+
+    hour_usd: float
+    day_usd: float
+    leased_usd: float
+
+
+def spend(notes: Iterable[str], wall_s: float) -> Spend:
+    """What the leases beside the committed offsets add up to at the time `wall_s`."""
+    leases = [lease for note in notes if (lease := parse_lease(note)) is not None]
+    hour, day = wall_s // HOUR_S, wall_s // DAY_S
+    return Spend(
+        hour_usd=sum(lease.settled_hour_nusd for lease in leases if lease.hour == hour) / NANO,
+        day_usd=sum(lease.settled_day_nusd for lease in leases if lease.day == day) / NANO,
+        leased_usd=sum(lease.leased_nusd for lease in leases) / NANO,
+    )

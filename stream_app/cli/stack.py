@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 import orjson
 
+from stream_app.errors import StartError
 from stream_app.local.demo.config import require_platform, shipped_models_path
 from stream_app.local.detached import stack_down, stack_status, stack_up
 from stream_app.local.stack import DEFAULT_DIR
@@ -49,7 +50,7 @@ def stack() -> None:
 def up(folder: Path, repositories: tuple[Path, ...], load: tuple[str, ...], llm: bool, as_json: bool) -> None:
     """Start the stack, and print its addresses when it is ready. One that runs already is left as it is."""
     require_platform()
-    models = repositories or (shipped_models_path(),)
+    models = repositories or _shipped()
     names = load or sorted(config.parent.name for models_in in models for config in models_in.glob("*/config.pbtxt"))
     info = stack_up(
         folder,
@@ -81,6 +82,14 @@ def status(folder: Path, as_json: bool) -> int:
         return 0
     click.echo("null" if as_json else f"no stack runs in {folder}")
     return 1
+
+
+def _shipped() -> tuple[Path, ...]:
+    """The shipped models. They come with a clone of the repository, not with an installed wheel."""
+    folder = shipped_models_path()
+    if not folder.is_dir():
+        raise StartError("the shipped models are not here", advice="name a model repository with --models")
+    return (folder,)
 
 
 def _tell(info: StackInfo, *, as_json: bool) -> None:

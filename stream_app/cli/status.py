@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 import orjson
 
 from stream_app.cli.configured import configured
-from stream_app.cli.recent import Recent
+from stream_app.cli.recent import Recent, Spend, spend
 from stream_app.cli.table import as_table
 from stream_app.codec import decode_dead_letter, decode_decision
 from stream_app.errors import UnreadableRecord
@@ -35,6 +36,7 @@ class Report:
     lanes: tuple[LaneLag, ...]
     decided: Recent
     dead: Counter[str]
+    spend: Spend
 
 
 @click.command()
@@ -60,7 +62,7 @@ async def _report(settings: Settings) -> Report:
         lane_lag(connection, "classify", names.input, found[names.input].partitions),
         lane_lag(connection, "escalate", names.escalations, found[names.escalations].partitions),
     )
-    return Report((classify, escalate), decided, dead)
+    return Report((classify, escalate), decided, dead, spend(escalate.notes, time.time()))
 
 
 async def _decided(connection: Connection, topic: str) -> Recent:
@@ -91,7 +93,7 @@ async def _dead(connection: Connection, topic: str) -> Counter[str]:
 def _as_json(report: Report, settings: Settings) -> dict[str, object]:
     decided = report.decided
     return {
-        "lanes": {lag.lane: asdict(lag) for lag in report.lanes},
+        "lanes": {lag.lane: _lane(lag) for lag in report.lanes},
         "decisions": {
             "final": decided.finals,
             "by": dict(decided.by),
@@ -103,34 +105,60 @@ def _as_json(report: Report, settings: Settings) -> dict[str, object]:
             "uncertified": decided.uncertified,
             "cost_usd": decided.cost_usd,
         },
-        "budget": {"usd_per_hour": settings.llm.usd_per_hour, "usd_per_day": settings.llm.usd_per_day},
+        "budget": {
+            "usd_per_hour": settings.llm.usd_per_hour,
+            "usd_per_day": settings.llm.usd_per_day,
+            "spent_hour_usd": report.spend.hour_usd,
+            "spent_day_usd": report.spend.day_usd,
+            "leased_usd": report.spend.leased_usd,
+        },
         "dead_letters": dict(report.dead),
+    }
+
+
+def _lane(lag: LaneLag) -> dict[str, object]:
+    return {
+        "group": lag.group,
+        "topic": lag.topic,
+        "lag": lag.records,
+        "finished_ahead": lag.finished_ahead,
+        "started": lag.started,
     }
 
 
 def _readable(report: Report, settings: Settings) -> list[str]:
     lanes = as_table(
-        ("lane", "group", "topic", "lag"),
-        [
-            (lag.lane, lag.group, lag.topic, f"{lag.records:,}{'' if lag.started else ' (not started)'}")
-            for lag in report.lanes
-        ],
+        ("lane", "group", "topic", "lag", ""),
+        [(lag.lane, lag.group, lag.topic, lag.records, _remark(lag)) for lag in report.lanes],
     )
     dead = ", ".join(f"{count:,} {cause}" for cause, count in report.dead.most_common()) or "none"
-    return [lanes, "", *_decisions(report.decided, settings), f"dead letters  {dead}"]
+    llm, spent = settings.llm, report.spend
+    hour = f"${spent.hour_usd:.4f} of ${llm.usd_per_hour:g} this hour"
+    today = f"${spent.day_usd:.4f} of ${llm.usd_per_day:g} today"
+    return [
+        lanes,
+        "",
+        *_decisions(report.decided),
+        f"spend         {hour}, {today}, ${spent.leased_usd:.4f} more leased to workers",
+        f"dead letters  {dead}",
+    ]
 
 
-def _decisions(decided: Recent, settings: Settings) -> list[str]:
+def _remark(lag: LaneLag) -> str:
+    if not lag.started:
+        return "nothing committed yet"
+    return f"{lag.finished_ahead:,} of them finished" if lag.finished_ahead else ""
+
+
+def _decisions(decided: Recent) -> list[str]:
     if not decided.finals:
         return ["decisions     none yet"]
     by = ", ".join(f"{count:,} {who}" for who, count in decided.by.most_common())
     rate = "" if decided.per_s is None else f", {decided.per_s:,.1f}/s over {decided.span_s:,.0f} s"
     degraded = ", ".join(f"{count:,} {why}" for why, count in decided.degraded.most_common()) or "none"
-    budget = f"of ${settings.llm.usd_per_hour:g}/hour, ${settings.llm.usd_per_day:g}/day"
     return [
         f"decisions     the newest {decided.finals:,}: {by}{rate}",
-        f"escalated     {decided.escalated_share or 0:.1%}",
+        f"escalated     {decided.escalated_share or 0:.1%}, LLM calls ${decided.cost_usd:.4f}",
         f"degraded      {degraded}",
         f"uncertified   {decided.uncertified:,}",
-        f"spend         ${decided.cost_usd:.4f} {budget}",
     ]

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_app.errors import StartError
+from stream_app.kafka.finished import decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,13 +27,20 @@ COORDINATOR_RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LaneLag:
-    """Records of a lane's topic that its group has not committed. `started` is False before its first commit."""
+    """How far a lane's group is behind its topic.
+
+    `records` are those that it has not committed, `finished_ahead` those among them that are finished all the
+    same (the slow lane finishes in any order). `started` is False before the first commit. `notes` are the
+    lane's own texts beside its committed offsets, one a partition.
+    """
 
     lane: str
     group: str
     topic: str
     records: int
     started: bool
+    finished_ahead: int
+    notes: tuple[str, ...]
 
 
 async def lane_lag(connection: Connection, lane: str, topic: str, partitions: int) -> LaneLag:
@@ -51,7 +59,16 @@ async def lane_lag(connection: Connection, lane: str, topic: str, partitions: in
     finally:
         await consumer.stop()
     records = behind(begin, end, committed, from_earliest=connection.kafka.start == "earliest")
-    return LaneLag(lane, group, topic, records, started=bool(committed))
+    told = [decode(stored[tp].metadata, offset) for tp, offset in committed.items()]
+    return LaneLag(
+        lane,
+        group,
+        topic,
+        records,
+        started=bool(committed),
+        finished_ahead=sum(len(of_partition.finished) for of_partition in told),
+        notes=tuple(of_partition.extra for of_partition in told),
+    )
 
 
 async def _stored(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:

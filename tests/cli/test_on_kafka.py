@@ -243,7 +243,7 @@ def test_from_an_empty_cluster_to_decisions(
     assert readable.count("sentiment=positive 0.995 (small)") == 20
 
     deadline = time.monotonic() + WAIT_S
-    while (told := pipeline.json_lines("status", "--json")[0])["lanes"]["classify"]["records"]:
+    while (told := pipeline.json_lines("status", "--json")[0])["lanes"]["classify"]["lag"]:
         assert time.monotonic() < deadline, told
     assert told["decisions"]["final"] == 20
     assert told["decisions"]["by"] == {"small": 20}

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from stream_app.cli.lines import json_line, printable, readable_line
 from stream_app.cli.produce import key_of
-from stream_app.cli.recent import Recent
+from stream_app.cli.recent import Recent, Spend, spend
 from stream_app.cli.sample import Fields, infer
 from stream_app.cli.settings_file import Addresses, settings_file
 from stream_app.cli.table import as_table
 from stream_app.codec import DecisionMessage, decode_decision
+from stream_app.escalate.budget import Lease
 from stream_app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -189,3 +190,15 @@ def test_a_table_is_aligned_and_numbers_stand_at_the_right() -> None:
     assert as_table(("name", "n"), [("a", 5), ("long", 1234)]) == "name  n\na         5\nlong  1,234".replace(
         "name  n", "name      n"
     )
+
+
+def test_spend_adds_up_the_leases_of_this_hour_and_day() -> None:
+    """What was settled in an earlier hour counts for its day only; a note that is no lease counts for nothing."""
+    now_s = 50 * 3_600.0
+    notes = [
+        Lease(hour=50, day=2, leased_nusd=10**9, settled_hour_nusd=2 * 10**9, settled_day_nusd=3 * 10**9).text(),
+        Lease(hour=49, day=2, leased_nusd=0, settled_hour_nusd=5 * 10**9, settled_day_nusd=6 * 10**9).text(),
+        Lease(hour=20, day=0, leased_nusd=0, settled_hour_nusd=7 * 10**9, settled_day_nusd=8 * 10**9).text(),
+        "",
+    ]
+    assert spend(notes, now_s) == Spend(hour_usd=2.0, day_usd=9.0, leased_usd=1.0)
