@@ -104,7 +104,7 @@ class Gate:
                 return self._granted(candidate, cost)
             wait_s = min(wait_s, rate_s)
         if not funds:
-            return self._out_of_budget(wall_s)
+            return self._out_of_budget(cost, wall_s)
         return Wait(wait_s, lease=tuple(lease))
 
     def _from(self, partition: int) -> Iterator[int]:
@@ -118,10 +118,11 @@ class Gate:
         budget.reserve(cost.nusd)
         return Grant(buckets, budget, cost, self.breaker.started())
 
-    def _out_of_budget(self, wall_s: float) -> Wait | No:
+    def _out_of_budget(self, cost: Cost, wall_s: float) -> Wait | No:
         if not self.budgets:
             return Wait(float("inf"))
-        if self.on_budget != "wait":
+        never = all(cost.nusd > min(one.hour_share_nusd, one.day_share_nusd) for one in self.budgets.values())
+        if never or self.on_budget != "wait":  # no later hour could pay it either
             return No("budget")
         return Wait(min(budget.next_hour_in_s(wall_s) for budget in self.budgets.values()), "budget")
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from stream_app.codec import Codec
 from stream_app.errors import SettingsError
+from stream_app.escalate.budget import NANO
 from stream_app.escalate.client import OpenAiClient
 from stream_app.escalate.prices import price_of
-from stream_app.escalate.prompt import INSTRUCTIONS, Prompter, PromptOptions
+from stream_app.escalate.prompt import BYTES_PER_TOKEN, INSTRUCTIONS, Prompter, PromptOptions
 from stream_app.escalate.service import EscalateLane
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.membership import Membership
@@ -18,8 +19,13 @@ from stream_app.kafka.topics import require
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from stream_app.escalate.prices import Price
     from stream_app.settings import Settings
     from stream_app.telemetry import Metrics
+
+
+PROMPT_BYTES = 4_000
+"""About what instructions, labels, hint and schema take; a token is a byte at worst."""
 
 
 def group_of(settings: Settings) -> str:
@@ -58,6 +64,20 @@ def _instructions(settings: Settings) -> str:
     return text
 
 
+def require_budget(settings: Settings, price: Price, partitions: int) -> None:
+    """SettingsError where a partition's share of the budget could not pay a single call with the longest text."""
+    llm = settings.llm
+    text_bytes = int(llm.text_tokens_max * BYTES_PER_TOKEN) + PROMPT_BYTES
+    call_usd = price.cost_nusd(text_bytes, llm.output_tokens_max) / NANO
+    share_usd = min(llm.usd_per_hour, llm.usd_per_day) / partitions
+    if call_usd > share_usd:
+        raise SettingsError(
+            f"one call may cost ${call_usd:.4f}, a partition's share of the LLM budget is ${share_usd:.4f}",
+            advice=f"raise llm.usd_per_hour to ${call_usd * partitions:.2f}, lower llm.text_tokens_max, "
+            "or give the escalation topic fewer partitions",
+        )
+
+
 @asynccontextmanager
 async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[EscalateLane]:
     """The slow lane, ready for `run`. Raises StartError or SettingsError; nothing was consumed then."""
@@ -67,6 +87,7 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
     try:
         connection = Connection(settings.kafka)
         topics = await require(connection)
+        require_budget(settings, price, topics[settings.kafka.names.escalations].partitions)
         codec = Codec(settings.events, settings.kafka.group)
         batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
 

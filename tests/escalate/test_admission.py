@@ -175,3 +175,10 @@ async def test_the_end_of_an_old_call_leaves_a_regained_partition_alone():
         lane.admission.gain(partition, None)
     lane.admission.settle(grant, Cost(0, 5_000))
     assert all(budget.reserved_nusd == 0 == budget.settled_hour_nusd for budget in lane.gate.budgets.values())
+
+
+async def test_a_call_that_no_hour_could_pay_does_not_wait_for_one():
+    """Even with `on_budget = wait`: it would wait for ever."""
+    lane = Lane(usd_per_hour=1.0)
+    with pytest.raises(NotAdmitted, match="budget"):
+        await lane.reserve(cost=Cost(1, NANO))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stream_app.errors import SettingsError, ShuntError, StartError
-from stream_app.escalate.start import escalate_lane, prompter_of
+from stream_app.escalate.prices import Price
+from stream_app.escalate.start import escalate_lane, prompter_of, require_budget
 from stream_app.telemetry import Metrics
 from tests.escalate import escalated
 
@@ -50,3 +51,11 @@ def test_the_users_instructions_replace_ours_and_nothing_else(tmp_path):
     file.write_text(" \n")
     with pytest.raises(SettingsError, match="empty"):
         prompter_of(settings)
+
+
+def test_a_budget_that_could_not_pay_one_call_is_refused():
+    """Shared over the partitions it must pay the longest text once, or nothing would ever be asked."""
+    settings = escalated.settings("x:1", "http://127.0.0.1:1/v1", "p", usd_per_hour=0.01, usd_per_day=1)
+    require_budget(settings, Price(0.15, 0.60), 4)
+    with pytest.raises(SettingsError, match="one call may cost"):
+        require_budget(settings, Price(0.15, 0.60), 6)
