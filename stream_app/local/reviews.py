@@ -113,7 +113,7 @@ def _again(review: Sample, round_number: int) -> Sample:
     """The same review under another id, as if it had been posted again."""
     row: dict[str, Any] = json.loads(review.value or b"{}")
     row["id"] = f"{review.id}-{round_number}"
-    return replace(review, id=row["id"], value=_encoded(row))
+    return replace(review, id=row["id"], key=row["id"].encode(), value=_encoded(row))
 
 
 def _shipped_lines(name: str) -> list[str]:
@@ -143,7 +143,7 @@ def _review(row: dict[str, Any]) -> Sample:
     identity = str(row["id"])
     return Sample(
         value=_encoded(sent),
-        key=str(row.get("product", identity)).encode(),
+        key=identity.encode(),
         id=identity,
         text=row["text"],
         prompt_chars=row.get("prompt_chars"),
