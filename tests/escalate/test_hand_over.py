@@ -9,11 +9,13 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.escalate.budget import parse_lease
 from stream_app.escalate.start import group_of
+from stream_app.kafka.connection import Connection
 from stream_app.kafka.finished import decode
 from stream_app.telemetry import Metrics
 from tests.escalate import escalated
@@ -156,3 +158,42 @@ async def test_no_event_is_started_further_ahead_than_the_span(stack, llm, prefi
         await caught_up(stack, settings)
     decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
     assert escalated.finals_per_source(decisions) == Counter(range(90))
+
+
+async def test_a_lane_that_is_fenced_joins_again_and_finishes(stack, llm, prefix):  # noqa: F811
+    """Somebody takes a partition's transactional id: its uncommitted work is dropped, and done again once."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix, max_in_flight=40)
+    llm.admin("latency", {"median_ms": 200, "sigma": 0.3})
+    topic = f"{prefix}-escalations"
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(300))
+    async with working(settings) as (lane, task):
+        await until(lambda: len(llm.calls()) > 60)
+        thief = Connection(settings.kafka).transactional_producer(f"{group_of(settings)}:{topic}:0")
+        await thief.start()
+        await thief.stop()
+        await caught_up(stack, settings)
+        assert not task.done()
+        assert lane.membership.lost_count == 1
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(300))
+
+
+async def test_metadata_that_is_not_believed_costs_calls_and_no_event(stack, llm, prefix, caplog):  # noqa: F811
+    """Foreign metadata beside the committed offset is named in the log; everything behind the offset is asked."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix)
+    topic = f"{prefix}-escalations"
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(30))
+    tp = TopicPartition(topic, 0)
+    consumer = AIOKafkaConsumer(bootstrap_servers=stack.bootstrap_servers, group_id=group_of(settings))
+    await consumer.start()
+    try:
+        consumer.assign([tp])
+        await consumer.commit({tp: OffsetAndMetadata(4, "shunt1:3:00000000:AAAA:")})
+    finally:
+        await consumer.stop()
+    async with working(settings):
+        await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    skipped = {0, 3, 6, 9}  # the first four of partition 0, committed by hand
+    assert escalated.finals_per_source(decisions) == Counter(set(range(30)) - skipped)
+    assert "is not believed" in caplog.text

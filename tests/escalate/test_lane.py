@@ -240,3 +240,19 @@ async def test_a_record_that_is_no_escalation_is_a_dead_letter(stack, llm, prefi
     letters = read_all(stack.bootstrap_servers, f"{prefix}-dlq")
     assert sorted(letter.value() or b"" for letter in letters) == sorted(value or b"" for value in values)
     assert {dict(letter.headers())["shunt-cause"] for letter in letters} == {b"bad_escalation"}
+
+
+async def test_a_record_overdue_by_its_own_timestamp_is_degraded_without_a_call(stack, llm, prefix):
+    """With `deadline_from = record` what lay there too long costs nothing; with `fetch` it has its full time."""
+    settings = escalated.settings(
+        stack.bootstrap_servers, llm.base_url, prefix, deadline_from="record", deadline_s=0.5
+    )
+    topic = f"{prefix}-escalations"
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(12))
+    await asyncio.sleep(0.6)
+    async with working(settings):
+        await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(12))
+    assert {decision["degraded_reason"] for decision in decisions} == {"deadline"}
+    assert llm.calls() == []
