@@ -83,3 +83,15 @@ def test_old_runs_go(tmp_path):
     assert made.name == left[-1]
     assert "20260101-000000-1" in left
     assert len(left) <= KEPT_RUNS + 1
+
+
+def test_a_model_of_ones_own_runs_without_a_price(tmp_path):
+    """A real endpoint with a model that the table does not know: its calls count as free, a known one as priced."""
+    policy = shipped_policy()
+    for model, usd in (("my-own-model", 0.0), ("gpt-4o-mini", None)):
+        llm = choose_llm(DemoOptions(llm_names=(model,)), {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://llm/v1"})
+        path = tmp_path / "shunt.toml"
+        path.write_text(settings_text(policy, frozenset(policy.tasks), STACK, llm, 6066))
+        endpoint = load_settings(path).llm.endpoints[0]
+        assert (endpoint.base_url, endpoint.model) == ("http://llm/v1", model)
+        assert (endpoint.api_key_env, endpoint.usd_per_million_input) == ("OPENAI_API_KEY", usd)

@@ -10,11 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stream_app.errors import StartError
-from stream_app.escalate.prices import DEFAULT_PRICES, Price
+from stream_app.errors import SettingsError, StartError
+from stream_app.escalate.prices import DEFAULT_PRICES, Price, price_of
 from stream_app.local.demo.options import REAL_LLM
 from stream_app.local.triton_server import PYTHONS
 from stream_app.routing.policy import Policy, load_policy
+from stream_app.settings import Endpoint
 
 if TYPE_CHECKING:
     from stream_app.local.demo.options import DemoLlm
@@ -102,7 +103,8 @@ def _task(policy: Policy, name: str) -> dict[str, Any]:
 
 def _endpoint(stack: StackInfo, llm: DemoLlm) -> dict[str, Any]:
     if not llm.stand_in:
-        return {"base_url": llm.base_url, "model": llm.model}
+        free = {} if price_known(llm.model) else asdict(Price(0.0, 0.0))
+        return {"base_url": llm.base_url, "model": llm.model, **free}
     return {
         "base_url": stack.llm_base_url,
         "model": llm.model,
@@ -111,6 +113,15 @@ def _endpoint(stack: StackInfo, llm: DemoLlm) -> dict[str, Any]:
         "tokens_per_minute": STAND_IN_TOKENS_PER_MINUTE,
         **asdict(stand_in_price(llm.model)),
     }
+
+
+def price_known(model: str) -> bool:
+    """Whether the table of prices has the model; where not, a real LLM's calls are shown as free."""
+    try:
+        price_of(Endpoint(model=model))
+    except SettingsError:
+        return False
+    return True
 
 
 def stand_in_price(model: str) -> Price:

@@ -39,7 +39,7 @@ def route_of(outcome: Outcome) -> str:
 def outcome_line(outcome: Outcome, text: str, width: int) -> Text:
     """The line for an outcome, never wider than `width` cells; `text` is what was sent."""
     route = route_of(outcome)
-    decision_cells = max(DECISION_CELLS_MIN, min(DECISION_CELLS_MAX, width // 3))
+    decision_cells = max(DECISION_CELLS_MIN, min(DECISION_CELLS_MAX, width * 3 // 8))
     line = Text(no_wrap=True, overflow="ellipsis", end="")
     line.append_text(_cell(Text(route, STYLES[route]), ROUTE_CELLS))
     line.append_text(_cell(decision_words(outcome), decision_cells))

@@ -163,7 +163,7 @@ def _cost_words(summary: Summary) -> Text:
         words.append("; the LLM for every text (estimate): about ").append(usd(summary.llm_only_usd))
         saved = summary.share_saved
         words.append(f", so {percent(abs(saved), 0)} {'less' if saved >= 0 else 'more'}", "bold")
-    if summary.llm_only_bare_usd is not None:
+    if summary.llm_only_bare_usd:
         words.append(f"; in a bare prompt {usd(summary.llm_only_bare_usd)}", "dim")
     return words
 

@@ -71,6 +71,10 @@ class Demo:
         with stop_signals() as stopping, self._screen:
             stack = self._stack()
             self._screen.say(self._llm.notice, "yellow" if self._llm.stand_in else "magenta")
+            if not self._llm.stand_in and not config.price_known(self._llm.model):
+                self._screen.say(
+                    f"The price of {self._llm.model} is not known here: costs are shown as $0.", "yellow"
+                )
             self._screen.doing("starting Kafka, Triton and the LLM's stand-in side by side")
             try:
                 await unless(stopping, stack.open())
