@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from stream_app.cli.settings_file import Addresses, settings_file
 from stream_app.cli.table import as_table
 from stream_app.codec import DecisionMessage, decode_decision
 from stream_app.escalate.budget import Lease
+from stream_app.kafka.admin import behind
 from stream_app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -202,3 +204,11 @@ def test_spend_adds_up_the_leases_of_this_hour_and_day() -> None:
         "",
     ]
     assert spend(notes, now_s) == Spend(hour_usd=2.0, day_usd=9.0, leased_usd=1.0)
+
+
+@pytest.mark.parametrize(("earliest", "records"), [(True, 3 + 10 + 5), (False, 3 + 5)])
+def test_lag_counts_from_where_a_lane_would_begin(earliest: bool, records: int) -> None:
+    """Without a commit: the whole partition, or nothing of it. What was deleted unread is no lag."""
+    done, new, cut = (TopicPartition("t", number) for number in range(3))
+    begin, end = {done: 0, new: 10, cut: 20}, {done: 9, new: 20, cut: 25}
+    assert behind(begin, end, {done: 6, cut: 3}, from_earliest=earliest) == records
