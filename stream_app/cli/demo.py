@@ -50,7 +50,6 @@ def demo(
         llm_names=llm_names,
         kill=kill,
         exit=exit_,
-        json=as_json,
     )
     screen = Screen(console(stderr=as_json))
     try:

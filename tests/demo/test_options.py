@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from stream_app.errors import SettingsError
-from stream_app.local.demo.config import STAND_IN_KEY, settings_text, shipped_policy
+from stream_app.errors import SettingsError, StartError
+from stream_app.local.demo.config import STAND_IN_KEY, require_platform, settings_text, shipped_policy
 from stream_app.local.demo.folder import KEPT_RUNS, new_run_folder
 from stream_app.local.demo.options import KILL_RECORDS, KILL_S, RATE, DemoOptions, choose_llm
 from stream_app.local.stack import StackInfo
@@ -83,6 +84,21 @@ def test_old_runs_go(tmp_path):
     assert made.name == left[-1]
     assert "20260101-000000-1" in left
     assert len(left) <= KEPT_RUNS + 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    """A file where the folder should be: the reason and what to do, not a trace."""
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(StartError, match="cannot write"):
+        new_run_folder(tmp_path / "taken")
+
+
+def test_another_platform_is_one_line(monkeypatch):
+    """Before anything is fetched or started, the way that works there."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(StartError, match="Linux x86-64") as raised:
+        require_platform()
+    assert "docker compose" in raised.value.one_line()
 
 
 def test_a_model_of_ones_own_runs_without_a_price(tmp_path):

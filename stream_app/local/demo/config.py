@@ -48,8 +48,11 @@ def shipped_policy_path() -> Path:
 
 
 def shipped_models_path() -> Path:
-    """The shipped model repository."""
-    return Path(__file__).resolve().parents[3] / "triton_models"
+    """The shipped model repository, beside the package. Raises StartError where it is not."""
+    path = Path(__file__).resolve().parents[3] / "triton_models"
+    if not path.is_dir():
+        raise StartError(f"the shipped models are not in {path}", advice="run the demo in a clone of the repository")
+    return path
 
 
 def shipped_policy() -> Policy:

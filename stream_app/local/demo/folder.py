@@ -7,19 +7,33 @@ import shutil
 import time
 from pathlib import Path
 
+from stream_app.errors import StartError
+
 RUNS = Path(".shunt") / "demo"
 KEPT_RUNS = 5
 
 
 def new_run_folder(runs: Path = RUNS) -> Path:
-    """Make the folder of this run, and remove all but the newest of earlier ones."""
-    runs.mkdir(parents=True, exist_ok=True)
-    for old in sorted(runs.iterdir())[: -KEPT_RUNS + 1 or None]:
+    """Make the folder of this run, and remove all but the newest of earlier ones.
+
+    Raises StartError where it cannot be made.
+    """
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        folder.mkdir()
+    except OSError as error:
+        raise StartError(
+            f"cannot write to {runs.absolute()}", advice=f"{error.strerror}; run it elsewhere"
+        ) from error
+    _prune(runs)
+    return folder
+
+
+def _prune(runs: Path) -> None:
+    for old in sorted(runs.iterdir())[:-KEPT_RUNS]:
         if not _in_use(old):
             shutil.rmtree(old, ignore_errors=True)
-    folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder.mkdir()
-    return folder
 
 
 def forget_data(folder: Path) -> None:

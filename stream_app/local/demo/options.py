@@ -31,7 +31,6 @@ class DemoOptions:
     llm_names: tuple[str, ...] = ()
     kill: bool = False
     exit: bool = False
-    json: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
