@@ -9,6 +9,7 @@ output leaves (`shunt consume | head`), a command ends quietly, with status 1.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -94,6 +95,9 @@ def shunt(ctx: click.Context, config: Path | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Whatever fails ends here, as one line on standard error."""
+    if not os.environ.get(DEBUG_VARIABLE):
+        # What libraries complain of reaches the person as our one line; a worker sets up logs of its own.
+        logging.getLogger().addHandler(logging.NullHandler())
     try:
         result: Any = shunt.main(args=arguments, prog_name="shunt", standalone_mode=False)
         status = result if isinstance(result, int) else 0
