@@ -10,6 +10,7 @@ work on the machine disturbs less. `--tokenizers` adds the bare cost of other to
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -20,12 +21,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from stream_app.classify.triton import TritonModels
 from stream_app.local.stack import Stack
+from stream_app.training.evaluation import load_scorer
 from stream_app.training.rows import read_rows
 
 MODEL = "sentiment_fast"
@@ -36,15 +39,27 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """One pass over the texts: how many, how long by the clock, and how many CPU seconds."""
+
+    texts: int
+    clock_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Speed:
-    """Texts a second by the clock and by CPU seconds, best of the rounds."""
+    """Texts a second: by the clock in the best round, by CPU seconds over all (they tick in hundredths)."""
 
     by_clock: float
     by_cpu: float
 
 
-def best(rounds: Sequence[Speed]) -> Speed:
-    return Speed(max(each.by_clock for each in rounds), max(each.by_cpu for each in rounds))
+def speed(rounds: Sequence[Round]) -> Speed:
+    return Speed(
+        max(each.texts / each.clock_s for each in rounds),
+        sum(each.texts for each in rounds) / sum(each.cpu_s for each in rounds),
+    )
 
 
 @contextmanager
@@ -75,10 +90,11 @@ async def measure_triton(texts: list[str], core: int, others: set[int]) -> Speed
                 for thread in process.threads():
                     os.sched_setaffinity(thread.id, {core})
             with pinned(others):
-                return best([await one_triton_round(stack.triton_grpc, texts, processes) for _ in range(ROUNDS)])
+                rounds = [await one_triton_round(stack.triton_grpc, texts, processes) for _ in range(ROUNDS + 1)]
+                return speed(rounds[1:])  # the first round warms up: shared memory grows, caches fill
 
 
-async def one_triton_round(url: str, texts: list[str], processes: Sequence[psutil.Process]) -> Speed:
+async def one_triton_round(url: str, texts: list[str], processes: Sequence[psutil.Process]) -> Round:
     async with TritonModels.connect(url, timeout_s=120) as models:
         model = await models.describe(MODEL)
         await models.infer(model, texts[:BATCH_TEXTS])
@@ -90,69 +106,66 @@ async def one_triton_round(url: str, texts: list[str], processes: Sequence[psuti
 
         spent, start = cpu_s(processes), time.perf_counter()
         await asyncio.gather(*(feed() for _ in range(IN_FLIGHT)))
-        return Speed(len(texts) / (time.perf_counter() - start), len(texts) / (cpu_s(processes) - spent))
+        return Round(len(texts), time.perf_counter() - start, cpu_s(processes) - spent)
 
 
-def timed(work: Callable[[list[str]], object], texts: list[str]) -> Speed:
+def timed(work: Callable[[list[str]], object], texts: list[str]) -> Round:
     spent, start = time.process_time(), time.perf_counter()
     for at in range(0, len(texts), BATCH_TEXTS):
         work(texts[at : at + BATCH_TEXTS])
-    return Speed(len(texts) / (time.perf_counter() - start), len(texts) / (time.process_time() - spent))
+    return Round(len(texts), time.perf_counter() - start, time.process_time() - spent)
 
 
 def measure_sklearn(texts: list[str], labels: list[str], core: int) -> Speed:
     vectorizer = HashingVectorizer(ngram_range=(1, 3), n_features=2**16)
     model = LogisticRegression(max_iter=50).fit(vectorizer.transform(texts[:2000]), labels[:2000])
     with pinned({core}):
-        return best([
-            timed(lambda part: model.predict_proba(vectorizer.transform(part)), texts) for _ in range(2)
-        ])
+        return speed([timed(lambda part: model.predict_proba(vectorizer.transform(part)), texts) for _ in range(2)])
 
 
 def measure_tokenisers(texts: list[str], core: int) -> dict[str, Speed]:
     """Each candidate's own work on the same texts: `numba` is the whole model, the others tokenise only."""
-    from stream_app.training.evaluation import load_scorer
-
     scorer = load_scorer(MODELS / MODEL)
     found: dict[str, Callable[[list[str]], object]] = {
         "numba over the bytes, whole model": lambda part: scorer.answer([text.encode() for text in part])
     }
-    try:
-        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-
-        words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-        words.normalizer = normalizers.Lowercase()
-        words.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+('[a-z]+)?|\d+|[^\w\s]"), "isolated")
-        found["tokenizers, tokens only"] = lambda part: words.encode_batch_fast(part)
-    except ImportError as error:
-        print(f"not measured: {error}", file=sys.stderr)
-    try:
-        measure = onnx_extension()
-        found["onnxruntime-extensions, tokens only"] = measure
-    except ImportError as error:
-        print(f"not measured: {error}", file=sys.stderr)
+    for name, make in (("tokenizers", with_tokenizers), ("onnxruntime-extensions", with_onnx_extensions)):
+        try:
+            found[f"{name}, tokens only"] = make()
+        except ImportError as error:
+            print(f"not measured: {error}", file=sys.stderr)
     with pinned({core}):
-        return {name: best([timed(work, texts) for _ in range(3)]) for name, work in found.items()}
+        return {name: speed([timed(work, texts) for _ in range(3)]) for name, work in found.items()}
 
 
-def onnx_extension() -> Callable[[list[str]], object]:
-    import numpy as np
-    import onnxruntime
-    from onnx import TensorProto, helper
-    from onnxruntime_extensions import get_library_path
+def with_tokenizers() -> Callable[[list[str]], object]:
+    tokenizers = importlib.import_module("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, "?"))
+    words.normalizer = tokenizers.normalizers.Lowercase()
+    split = tokenizers.Regex(r"[a-z]+('[a-z]+)?|\d+|[^\w\s]")
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Split(split, "isolated")
+    return words.encode_batch_fast
 
+
+def with_onnx_extensions() -> Callable[[list[str]], object]:
+    onnxruntime = importlib.import_module("onnxruntime")
+    extensions = importlib.import_module("onnxruntime_extensions")
+    onnx = importlib.import_module("onnx")
+    helper, string = onnx.helper, onnx.TensorProto.STRING
     nodes = [
         helper.make_node(
-            "StringRegexSplitWithOffsets", ["text", "split", "keep"], ["words", "starts", "ends", "rows"],
+            "StringRegexSplitWithOffsets",
+            ["text", "split", "keep"],
+            ["words", "starts", "ends", "rows"],
             domain="ai.onnx.contrib",
         )
     ]
-    strings = [helper.make_tensor_value_info(name, TensorProto.STRING, [None]) for name in ("text", "split", "keep")]
-    words = [helper.make_tensor_value_info("words", TensorProto.STRING, [None])]
+    strings = [helper.make_tensor_value_info(name, string, [None]) for name in ("text", "split", "keep")]
+    words = [helper.make_tensor_value_info("words", string, [None])]
     graph = helper.make_graph(nodes, "split", strings, words)
     domains = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.contrib", 1)]
     options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(get_library_path())
+    options.register_custom_ops_library(extensions.get_library_path())
     options.intra_op_num_threads = 1
     model = helper.make_model(graph, opset_imports=domains, ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
