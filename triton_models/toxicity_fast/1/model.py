@@ -4,15 +4,21 @@ Needs numpy and what `scoring.py` imports, nothing of the project that trained i
 """
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+if not any(os.access(place, os.W_OK) for place in (HERE, Path.home())):
+    # numba keeps compiled code in one of the two and does not start without a place for it
+    os.environ.setdefault("NUMBA_CACHE_DIR", tempfile.mkdtemp())
 
-import numpy as np
-import triton_python_backend_utils as pb_utils
-from scoring import Scorer
+import numpy as np  # noqa: E402 - what stands above must come first
+import triton_python_backend_utils as pb_utils  # noqa: E402
+from scoring import Scorer  # noqa: E402
 
 
 class TritonPythonModel:
@@ -22,8 +28,7 @@ class TritonPythonModel:
         """Load the weights; a mismatch with the config's sha-256 raises and Triton refuses the model."""
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
-        parameters["instance_kind"] = args["model_instance_kind"]
-        self.scorer = Scorer(Path(__file__).resolve().parent, parameters["weights_sha256"], parameters)
+        self.scorer = Scorer(HERE, parameters["weights_sha256"], parameters)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the texts of all requests in one pass and hand each request its rows."""

@@ -1,7 +1,7 @@
 """From the bytes of texts to label probabilities with a small encoder in ONNX Runtime.
 
 This file is copied into every minilm model's folder and stands alone: numpy, tokenizers and
-onnxruntime (or onnxruntime-gpu, then CUDA is used on a GPU instance) are all it needs. A text longer
+onnxruntime (or onnxruntime-gpu, then CUDA is used) are all it needs. A text longer
 than one window is read as several: its head with its tail, as the encoder was trained to, and the
 windows between; their log-odds are averaged by their number of tokens. Windows of all texts of a
 batch run together, sorted by length, so that little is padding.
@@ -32,7 +32,7 @@ class Scorer:
     def __init__(self, folder: Path, sha256: str, settings: dict[str, str] | None = None) -> None:
         """Load the encoder in `folder`, raising WeightsMismatchError unless the files' sha-256 is `sha256`.
 
-        `settings` may give `instance_kind` (GPU asks for CUDA) and `threads` (1 unless set).
+        `settings` may give `threads` (1 unless set). CUDA is used where the installed ONNX Runtime has it.
         """
         found = weights_sha256(folder)
         if found != sha256:
@@ -41,11 +41,11 @@ class Scorer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(settings.get("threads", "1"))
         options.inter_op_num_threads = 1
-        on_gpu = settings.get("instance_kind") == "GPU"
+        wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(
             folder / "model.onnx",
             options,
-            providers=["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"],
+            providers=[name for name in wanted if name in onnxruntime.get_available_providers()],
         )
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
