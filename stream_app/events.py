@@ -142,10 +142,11 @@ class Escalation:
 
     The record on the escalation topic keeps the original key, value and headers; this travels in one more
     header as JSON. `revision` is the number its final will carry, `output_partition` was fixed when the event
-    was first decided, `sure` are the answers already accepted.
+    was first decided, `sure` are the answers already accepted. `tasks` names all tasks in the pipeline's order.
     """
 
     source: Source
+    tasks: tuple[str, ...]
     asks: tuple[Ask, ...]
     sure: dict[str, Answer]
     policy: str | None

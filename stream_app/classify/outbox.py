@@ -185,6 +185,7 @@ class Outbox:
         number = self.decisions_partition(event.source.partition, event.key)
         escalation = Escalation(
             source=event.source,
+            tasks=tuple(router.task for router in self._routers),
             asks=tuple(asks),
             sure=sure,
             policy=self._policy,

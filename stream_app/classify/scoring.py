@@ -78,12 +78,14 @@ class Scorer:
                 scores = await self._models.infer(model, texts)
             except ModelUnavailable as error:
                 self._metrics.model_request(model.ref, "unavailable", time.perf_counter() - started_s)
+                self._metrics.waiting("classify", "Triton")
                 log.warning("%s waits: %s", model.ref, error.one_line())
             except ModelRefused:
                 self._metrics.model_request(model.ref, "refused", time.perf_counter() - started_s)
                 raise
             else:
                 self._metrics.model_request(model.ref, "ok", time.perf_counter() - started_s)
+                self._metrics.waiting("classify", None)
                 return scores
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)

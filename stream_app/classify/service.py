@@ -130,6 +130,10 @@ class ClassifyLane:
             feed.close()
         self._metrics.partition_gone("classify", partition.number)
 
+    def membership_lost(self) -> None:
+        """Counts it."""
+        self._metrics.membership_lost("classify")
+
     # Batching
 
     async def _pump(self) -> None:
@@ -328,7 +332,8 @@ class ClassifyLane:
         while True:
             await asyncio.sleep(TICK_S)
             feeds = list(self._feeds.values())
-            self._metrics.partitions_owned("classify", len(feeds))
+            if self.membership.joined:
+                self._metrics.partitions_owned("classify", len(feeds))
             self._metrics.in_flight("classify", sum(feed.waiting for feed in feeds))
             for feed in feeds:
                 partition = feed.partition

@@ -41,5 +41,7 @@ def decode_escalation(headers: RecordHeaders) -> EscalatedRecord:
                 raise UnreadableRecord("bad_escalation", f"the header {name}: {error}") from error
             if not escalation.asks or any(len(set(ask.labels)) < _LABELS_MIN for ask in escalation.asks):
                 raise UnreadableRecord("bad_escalation", f"the header {name} asks nothing that can be answered")
+            if {*escalation.tasks} != {*escalation.sure, *(ask.task for ask in escalation.asks)}:
+                raise UnreadableRecord("bad_escalation", f"the header {name}: tasks are not those asked and sure")
             return EscalatedRecord(escalation, (*headers[:place], *headers[place + 1 :]))
     raise UnreadableRecord("bad_escalation", f"there is no header {SHUNT_ESCALATION}")

@@ -24,7 +24,7 @@ def answered(
     `certified` speaks of the small answers alone; it is None where there are none.
     """
     asked = {ask.task: _from_llm(ask, got.answer.labels[ask.task], got.usage.model) for ask in escalation.asks}
-    answers = {**escalation.sure, **asked}
+    answers = _in_order(escalation, asked)
     sure = escalation.sure.values()
     return Decision(
         event=event,
@@ -49,7 +49,7 @@ def degraded(
     Nothing backs an answer that its own policy held to be unsure, so none of those is certified.
     """
     stood = {ask.task: replace(ask.small, certified=False, escalated_because=ask.because) for ask in escalation.asks}
-    answers = {**escalation.sure, **stood}
+    answers = _in_order(escalation, stood)
     return Decision(
         event=event,
         kind=Kind.FINAL,
@@ -64,6 +64,12 @@ def degraded(
         usage=none.usage,
         recommended_action=recommend([answer.label for answer in answers.values()]),
     )
+
+
+def _in_order(escalation: Escalation, others: dict[str, Answer]) -> dict[str, Answer]:
+    """All answers in the order of the pipeline's tasks, as the small finals have them."""
+    found = {**escalation.sure, **others}
+    return {task: found[task] for task in escalation.tasks}
 
 
 def _from_llm(ask: Ask, label: str, model: str) -> Answer:

@@ -154,6 +154,10 @@ class EscalateLane:
                 work.committer.cancel()
         self._metrics.partition_gone(LANE, partition.number)
 
+    def membership_lost(self) -> None:
+        """Counts it."""
+        self._metrics.membership_lost(LANE)
+
     # Starting
 
     def _deadlines(self, records: Sequence[Record]) -> list[float]:
@@ -230,7 +234,8 @@ class EscalateLane:
         """Commits positions behind transaction markers, so that lag reaches zero; reports lag."""
         while True:
             await asyncio.sleep(TICK_S)
-            self._metrics.partitions_owned(LANE, len(self._works))
+            if self.membership.joined:
+                self._metrics.partitions_owned(LANE, len(self._works))
             self._metrics.waiting(LANE, self._admission.waits_for)
             self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works.values()))
             for work in self._works.values():

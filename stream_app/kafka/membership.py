@@ -53,6 +53,8 @@ POLL_MS = 50
 POSITIONS_EVERY_S = 0.5
 """How often positions and ends are read: bounds how long a lag of one stays behind a transaction marker."""
 OPEN_TIMEOUT_S = 60.0
+DRAIN_SHARE = 0.8
+"""Of `drain_timeout_s`, after which the process is ended: the rest is for producers to close."""
 REJOIN_PAUSE_S = 0.5
 
 
@@ -155,6 +157,10 @@ class LaneWork(Protocol):
         """Nothing of this partition may be delivered any more: drop its work."""
         ...
 
+    def membership_lost(self) -> None:
+        """The group went on without this worker, which joins again. For counting: `lost` was called for each."""
+        ...
+
 
 class Membership(ConsumerRebalanceListener):
     """Keeps this worker in the group, through rebalances, fencing and broker restarts, until told to stop."""
@@ -191,6 +197,11 @@ class Membership(ConsumerRebalanceListener):
         return self._owned.values()
 
     @property
+    def joined(self) -> bool:
+        """True once the group has assigned partitions (or none) to this worker for the first time."""
+        return self._epoch > 0
+
+    @property
     def lost_count(self) -> int:
         """How often membership was lost within the last ten minutes."""
         return len(self._losses)
@@ -214,6 +225,7 @@ class Membership(ConsumerRebalanceListener):
                 await asyncio.sleep(REJOIN_PAUSE_S)
 
     def _note_loss(self, loss: MembershipLost) -> None:
+        self._work.membership_lost()
         now_s = asyncio.get_running_loop().time()
         self._losses.append(now_s)
         while self._losses[0] < now_s - LOSSES_WINDOW_S:
@@ -244,7 +256,8 @@ class Membership(ConsumerRebalanceListener):
                     fetching.result()
                 if self._failure.done():
                     self._failure.result()
-                await self._hand_over(frozenset(self._owned.values()), self._connection.kafka.drain_timeout_s)
+                drain_s = DRAIN_SHARE * self._connection.kafka.drain_timeout_s
+                await self._hand_over(frozenset(self._owned.values()), drain_s)
             except KafkaError as error:
                 raise translate(error, f"reading {self._topic}") from error
             finally:

@@ -77,6 +77,12 @@ def translate(error: BaseException, doing: str) -> ShuntError:
     return MembershipLost(f"lost while {doing} ({type(error).__name__}: {error})")
 
 
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Marks a future's exception as seen: asyncio complains of those that are thrown away unseen."""
+    if not future.cancelled():
+        future.exception()
+
+
 class TransactionalOutput:
     """The producer of one input partition. Not safe for two commits at a time: the caller takes turns.
 
@@ -119,7 +125,9 @@ class TransactionalOutput:
             async with asyncio.timeout(self._commit_timeout_s):
                 await self._producer.begin_transaction()
                 try:
-                    await self._check_sends(await self._send(outgoing))
+                    futures: list[asyncio.Future[Any]] = []
+                    await self._send(outgoing, futures)
+                    await self._check_sends(futures)
                     await self._send_offsets({source: OffsetAndMetadata(offset, metadata)})
                 except Exception:
                     await self._abort()
@@ -130,11 +138,11 @@ class TransactionalOutput:
         except TimeoutError as error:
             raise MembershipLost(f"{doing} took longer than {self._commit_timeout_s:.0f} s") from error
 
-    async def _send(self, outgoing: Iterable[Outgoing]) -> list[asyncio.Future[Any]]:
-        """Hands all records to the producer, in order per output partition; one future per batch."""
+    async def _send(self, outgoing: Iterable[Outgoing], futures: list[asyncio.Future[Any]]) -> None:
+        """Hands all records to the producer, in order per output partition; adds one future per batch."""
         batches = self._batches(outgoing)
-        sends = [self._send_in_order(target, builders) for target, builders in batches.items()]
-        return [future for futures in await asyncio.gather(*sends) for future in futures]
+        sends = [self._send_in_order(target, builders, futures) for target, builders in batches.items()]
+        await self._check_sends([asyncio.ensure_future(send) for send in sends])
 
     def _batches(self, outgoing: Iterable[Outgoing]) -> dict[tuple[str, int], list[Any]]:
         create = self._producer.create_batch
@@ -151,9 +159,14 @@ class TransactionalOutput:
                 append(timestamp=timestamp_ms, key=key, value=value, headers=listed)  # the first one always fits
         return batches
 
-    async def _send_in_order(self, target: tuple[str, int], builders: list[Any]) -> list[asyncio.Future[Any]]:
+    async def _send_in_order(
+        self, target: tuple[str, int], builders: list[Any], futures: list[asyncio.Future[Any]]
+    ) -> None:
         topic, partition = target
-        return [await self._producer.send_batch(builder, topic, partition=partition) for builder in builders]
+        for builder in builders:
+            future = await self._producer.send_batch(builder, topic, partition=partition)
+            future.add_done_callback(_look_at)
+            futures.append(future)
 
     async def _check_sends(self, futures: list[asyncio.Future[Any]]) -> None:
         """Awaits every future, so that none is left unretrieved; raises the first failure."""
@@ -169,13 +182,17 @@ class TransactionalOutput:
         """Aborts as far as that is possible: a fenced producer cannot, and need not."""
         with contextlib.suppress(KafkaError, AssertionError):
             await self._producer.abort_transaction()
+        # aiokafka keeps the end of a fenced transaction in a future that nobody can await any more.
+        waiter = cast("Any", self._producer)._txn_manager.wait_for_transaction_end()  # noqa: SLF001
+        if waiter is not None and waiter.done():
+            _look_at(waiter)
 
     async def close(self) -> None:
         """Waits for a running transaction, then ends the producer. Never raises; bounded in time."""
         if self._running is not None:
             await asyncio.wait({self._running}, timeout=self._commit_timeout_s)
-            if self._running.done() and not self._running.cancelled():
-                self._running.exception()  # its waiter has seen it; marks it retrieved
+            if self._running.done():
+                _look_at(self._running)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._producer.stop()

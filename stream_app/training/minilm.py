@@ -7,6 +7,7 @@ from in all (about 35 minutes of one core for reviews), a few rows being read se
 """
 
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -59,6 +60,13 @@ def encoder_folder() -> Path:
     """The folder of the packaged all-MiniLM-L6-v2 encoder. Raises ImportError without `train`."""
     package = importlib.import_module(ENCODER_PACKAGE)
     return Path(package.get_model_path())
+
+
+def require_packages() -> None:
+    """Raise ImportError, with the name, for a package of the `train` extra that is not installed."""
+    for name in ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", ENCODER_PACKAGE):
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"no module named {name}", name=name)
 
 
 def head_and_tail(tokens: Sequence[int], head: int = HEAD_TOKENS, tail: int = TAIL_TOKENS) -> list[int]:

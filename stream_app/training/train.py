@@ -179,6 +179,7 @@ def _train_fast(data: TrainingSet, labels: tuple[str, ...], _work_dir: Path | No
 
 
 def _train_minilm(data: TrainingSet, labels: tuple[str, ...], work_dir: Path | None, progress: Progress) -> _Made:
+    minilm.require_packages()
     recipe = minilm.Recipe()
     texts = [row.text for row in data.rows]
     targets = targets_of(data.rows, labels).tolist()

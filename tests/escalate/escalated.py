@@ -39,7 +39,7 @@ def escalation(offset: int, *, partition: int = 0, timestamp_ms: int | None = No
     stamp_ms = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
     ask = Ask("sentiment", ("negative", "positive"), small(), "unsure")
     source = Source("reviews", partition, offset, stamp_ms)
-    return Escalation(source, (ask,), {"toxicity": SURE}, "demo@1", 0, partition, stamp_ms)
+    return Escalation(source, (ask.task, "toxicity"), (ask,), {"toxicity": SURE}, "demo@1", 0, partition, stamp_ms)
 
 
 def event(text: str) -> Event:

@@ -63,7 +63,7 @@ def test_the_llms_final_goes_to_the_partition_fixed_when_the_event_was_first_dec
 def test_certified_is_null_where_no_small_answer_was_taken():
     """With nothing but the LLM's answers there is nothing a certificate could speak of."""
     box, codec = outbox()
-    decision = box.answered(*escalated_record(codec, sure={}), GOT, 1_000).decision
+    decision = box.answered(*escalated_record(codec, sure={}, tasks=("sentiment",)), GOT, 1_000).decision
     assert decision is not None
     assert decision.certified is None
 

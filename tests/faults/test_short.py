@@ -139,7 +139,8 @@ def test_killed_and_stalled_workers_lose_and_duplicate_nothing(stack, llm, uniqu
         for worker in fleet.workers.values():
             worker.kill()
     check(settings, values)
-    assert set(statuses.values()) == {0}, statuses
+    # One that was killed last may not have put its signal handlers up again when the end came.
+    assert set(statuses.values()) <= {0, -signal.SIGTERM}, statuses
 
 
 def produce_part(settings, values: list[bytes], part: int) -> None:

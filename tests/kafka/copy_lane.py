@@ -41,6 +41,7 @@ class CopyLane:
         self.pending: dict[OwnedPartition, list[ConsumerRecord]] = {}
         self.tasks: dict[OwnedPartition, asyncio.Task[None]] = {}
         self.copied = 0
+        self.losses = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         ticking = asyncio.create_task(self._tick())
@@ -96,3 +97,6 @@ class CopyLane:
 
     def lost(self, partition: OwnedPartition) -> None:
         self.pending.pop(partition, None)
+
+    def membership_lost(self) -> None:
+        self.losses += 1
