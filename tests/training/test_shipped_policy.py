@@ -32,7 +32,9 @@ def test_it_was_made_for_the_shipped_weights():
         for member in (member for tier in found.tiers for member in tier.members):
             folder = shipped_models_path() / member.model
             config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-            assert config.parameters["weights_sha256"].string_value == member.weights_sha256, "make it again: see docs/deciding.md"
+            assert config.parameters["weights_sha256"].string_value == member.weights_sha256, (
+                "make it again: see docs/deciding.md"
+            )
             assert (folder / member.version).is_dir()
             assert tuple((folder / "labels.txt").read_text().split()) == found.labels
 

@@ -1,0 +1,104 @@
+"""MiniLM: what it is shown of a text in training and in serving, and a whole training where torch is installed."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.errors import StartError
+from stream_app.training.evaluation import load_scorer
+from stream_app.training.minilm import HEAD_TOKENS, TAIL_TOKENS, batches_by_length, head_and_tail
+from stream_app.training.rows import LabelledRow
+from stream_app.training.templates.minilm.scoring import Scorer, weights_sha256
+from stream_app.training.train import TrainingSet, train_rows
+
+SHIPPED = Path(__file__).parent.parent.parent / "triton_models" / "sentiment_minilm"
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer(SHIPPED / "1", weights_sha256(SHIPPED / "1"))
+
+
+@given(st.lists(st.integers(0, 30_000), max_size=1200))
+def test_training_sees_both_ends_of_a_text(tokens: list[int]) -> None:
+    """A text that fits is learned whole, a longer one by its first and last tokens."""
+    seen = head_and_tail(tokens)
+    if len(tokens) <= HEAD_TOKENS + TAIL_TOKENS:
+        assert seen == tokens
+    else:
+        assert seen == tokens[:HEAD_TOKENS] + tokens[-TAIL_TOKENS:]
+
+
+@given(st.lists(st.integers(1, 382), min_size=1, max_size=300), st.integers(1, 16), st.integers(0, 99))
+def test_batches_hold_every_row_once(lengths: list[int], batch_rows: int, seed: int) -> None:
+    """An epoch shows every row once, in batches of the size asked for, the same for the same seed."""
+    batches = batches_by_length(lengths, batch_rows, seed)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert max(map(len, batches)) <= batch_rows
+    assert batches == batches_by_length(lengths, batch_rows, seed)
+
+
+@pytest.mark.parametrize("count", [0, 1, 380, 381, 600, 1000, 5000])
+def test_windows_cover_the_text(scorer: Scorer, count: int) -> None:
+    """Up to the limit of windows every token is read, in its order; none is longer than the encoder takes."""
+    ids = list(range(count))
+    windows = scorer.windows(ids)
+    assert max(map(len, windows)) <= 380
+    assert len(windows) <= 9
+    if count <= 2000:
+        assert sorted(token for window in windows for token in window) == ids
+    if count > 380:
+        assert windows[0] == ids[:126] + ids[-254:]
+
+
+def test_long_text_is_the_mean_of_its_windows(scorer: Scorer) -> None:
+    """The log-odds of a long text are its windows', weighed by their tokens."""
+    start, middle, end = "A fine story. " * 60, "It drags and drags. " * 80, "I was bored to tears. " * 60
+    text = start + middle + end
+    ids = scorer._tokenizer.encode(text, add_special_tokens=False).ids
+    windows = scorer.windows(ids)
+    weights = np.array([len(window) + 1 for window in windows])
+    expected = weights @ scorer._run(windows) / weights.sum()
+    assert len(windows) > 2
+    assert scorer.log_odds([text.encode()])[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_answer_hardly_depends_on_its_company(scorer: Scorer) -> None:
+    """int8 activations are scaled by batch: company may move a probability by a little, never the answers' order."""
+    texts = [f"{said} {'word ' * length}".encode() for said in ("I love it.", "I hate it.") for length in (0, 30, 90)]
+    together, _ = scorer.answer(texts)
+    alone = np.concatenate([scorer.answer([text])[0] for text in texts])
+    assert together == pytest.approx(alone, abs=0.06)
+
+
+def test_missing_training_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the train extra, training a MiniLM says what to install and leaves nothing behind."""
+    monkeypatch.setattr("stream_app.training.minilm.ENCODER_PACKAGE", "no_such_encoder")
+    with pytest.raises(StartError) as refused:
+        train_rows(rows_of(48), task="mood", folder=tmp_path / "mood_minilm", kind="minilm", validation={})
+    assert "shunt-stream[train]" in refused.value.one_line()
+    assert list(tmp_path.iterdir()) == []
+
+
+def rows_of(count: int) -> TrainingSet:
+    chosen = random.Random(5)
+    words = {"calm": ["quiet", "gentle", "still", "soft"], "wild": ["loud", "furious", "frantic", "raging"]}
+    rows = [
+        LabelledRow(str(at), f"A {chosen.choice(words[label])} and {chosen.choice(words[label])} afternoon", label)
+        for at, label in ((at, ("calm", "wild")[at % 2]) for at in range(count))
+    ]
+    return TrainingSet(rows, ["written here"])
+
+
+@pytest.mark.timeout(600)
+def test_a_minilm_is_trained_and_served(tmp_path: Path) -> None:
+    """From rows to an int8 model folder that answers what it was taught."""
+    pytest.importorskip("torch", reason="needs the train extra")
+    made = train_rows(rows_of(160), task="mood", folder=tmp_path / "mood_minilm", kind="minilm", validation={})
+    probabilities, known = load_scorer(made.folder).answer([b"A gentle and quiet evening", b"A frantic, loud night"])
+    assert probabilities.argmax(1).tolist() == [0, 1]
+    assert known.tolist() == [1.0, 1.0]
