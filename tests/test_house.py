@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -117,3 +119,23 @@ def test_the_version_stands_in_one_place_more_and_agrees() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == stream_app.__version__
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def find_python(candidates: str) -> subprocess.CompletedProcess[str]:
+    """`tools/find-python` with these candidates."""
+    environment = {"PATH": os.environ["PATH"], "PYTHON": candidates}
+    return subprocess.run(["tools/find-python"], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_make_finds_a_python_that_carries_triton() -> None:
+    """A candidate that is missing or of another version is passed over."""
+    found = find_python(f"no-such-python {sys.executable}")
+    assert (found.returncode, found.stdout.strip()) == (0, sys.executable)
+
+
+def test_make_says_in_one_line_which_python_it_needs() -> None:
+    """Nobody reads a traceback of make."""
+    found = find_python("no-such-python")
+    assert found.returncode == 1
+    assert found.stderr.startswith("make: Python 3.11 or 3.12 is needed (looked for: no-such-python)")
+    assert found.stderr.count("\n") == 1
