@@ -24,8 +24,8 @@ _LIMITS = {
 * The encoder was pre-trained on English. It answers a text of any language, with no sign that it guesses: its
   `KNOWN_SHARE` is always 1, so leave the question of domain to a fast model beside it.
 * Of a text longer than 380 word pieces it reads head and tail together and the middle in windows, each alone.
-* int8 activations are scaled per batch: a probability can differ in its third digit with the texts beside it.
-* On a GPU (`onnxruntime-gpu`) the same file runs, integer kernels partly on the CPU. That speed is not measured.""",
+* On a GPU (`onnxruntime-gpu`) texts run in batches, whose int8 activations are scaled together: a probability then
+  depends a little on the texts beside it. Accuracy and speed there are not measured.""",
 }
 _COMMON_LIMITS = """\
 * Its figures hold for texts like those above. Calibrate on your own labels before you accept its answers.
