@@ -283,7 +283,7 @@ def test_consume_ends_by_ctrl_c_with_status_0(pipeline: Pipeline) -> None:
 
 
 def test_what_reads_does_not_create(pipeline: Pipeline) -> None:
-    """On a broker that makes topics on demand (Kafka's default), looking at one must not make it."""
+    """Looking at a topic that is not there fails in one line and does not make it."""
     for arguments in (("consume",), ("produce", "-"), ("dlq", "list"), ("status",), ("dlq", "show", "0/0")):
         ran = pipeline.shunt(*arguments, stdin=b"{}")
         assert ran.status == 1
