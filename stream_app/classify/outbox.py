@@ -78,12 +78,13 @@ class Outbox:
             tuple(
                 Grade(
                     model=tier.ref,
-                    threshold=tier.threshold,
+                    threshold=tier.threshold_of(label),
                     policy=router.policy,
                     certified=router.certified,
                     uncertified_reason=router.uncertified_reason,
                 )
                 for tier in router.tiers
+                for label in range(len(router.labels))
             )
             for router in routers
         ]
@@ -135,7 +136,7 @@ class Outbox:
                 labels=router.labels,
                 grades=grades,
                 label=routed.label[where],
-                grade=routed.tier[where],
+                grade=routed.tier[where].astype(np.intp) * len(router.labels) + routed.label[where],
                 probabilities=routed.probabilities[where],
             )
             for router, grades, routed in zip(self._routers, self._grades, verdicts.routed, strict=True)
@@ -221,7 +222,7 @@ class Outbox:
             label=router.labels[routed.label[row]],
             confidence=round(float(routed.confidence[row]), 6),
             probabilities=dict(zip(router.labels, probabilities, strict=True)),
-            threshold=tier.threshold,
+            threshold=tier.threshold_of(int(routed.label[row])),
             decided_by="small",
             model=tier.ref,
             certified=router.certified if accepted else False,

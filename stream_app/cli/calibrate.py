@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import numpy as np
 
 from stream_app.classify.triton import TritonModels
 from stream_app.cli.configured import configured
@@ -17,8 +16,8 @@ from stream_app.errors import SettingsError
 from stream_app.routing.policy import Policy, TaskPolicy, dump_policy, load_policy
 from stream_app.settings import Settings, Task
 from stream_app.training.calibrate import Calibrated, Terms, calibrate_on, merged
-from stream_app.training.evaluate import answers_of, with_llm
-from stream_app.training.recorded import Half, RecordedFile, label_indexes, read_recorded
+from stream_app.training.evaluate import helped
+from stream_app.training.recorded import Half, RecordedFile, read_recorded
 from stream_app.training.verdict import verdict
 
 
@@ -27,7 +26,9 @@ from stream_app.training.verdict import verdict
     "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE..."
 )
 @click.option("--task", "names", multiple=True, help="Which task the labels answer.  [default: the only one]")
-@click.option("--llm", help="Also say whether this model's recorded answers (field `llm`) help.")
+@click.option(
+    "--llm", help="Escalate where this model's recorded answers (field `llm`) are better, and say if it helps."
+)
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups; test on the other.")
 @click.option(
     "--delta",
@@ -58,7 +59,7 @@ def calibrate(
     tasks = calibrated_tasks(settings, names)
     policy = load_policy(out.read_bytes(), str(out)) if out.exists() else None
     certified = sum(task.target_error is not None for task in settings.tasks)
-    terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file)
+    terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llm)
     for task in tasks:
         recorded = [read_recorded(file, task.name, half) for file in files]
         made = asyncio.run(_calibrate(settings, task, recorded, terms))
@@ -104,12 +105,7 @@ def _write(out: Path, policy: Policy) -> None:
 def _show(name: str, made: Calibrated, llm: str | None) -> None:
     task = made.task
     click.echo("\n" + as_table((name, ""), policy_lines(task)))
-    helped = None
-    if llm is not None:
-        truth = np.array(label_indexes(made.test, task.labels), np.intp)
-        answers = answers_of(llm, made.test, task.labels)
-        helped = with_llm(llm, made.test, made.routed.label == truth, made.routed.accepted, answers, truth)
-    click.echo("\n" + verdict(name, task, helped))
+    click.echo("\n" + verdict(name, task, None if llm is None else helped(made, llm)))
 
 
 def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
@@ -129,7 +125,8 @@ def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
         seen = f"{certificate.wrong:,} of {certificate.accepted:,}; bound {certificate.error_bound:.2%}"
         promise = f"at most {certificate.error_max:.2%} of the accepted are wrong, {1 - certificate.delta:.1%} sure"
         promise += ", in each file" if certificate.each_file else ""
-        lines.append(("cut", f"{task.tiers[0].threshold:.4f}"))
+        own = task.tiers[0].label_thresholds or dict.fromkeys(task.labels, task.tiers[0].threshold)
+        lines.append(("cut", ", ".join(f"{label} {cut:.4f}" for label, cut in own.items())))
         lines.append(("certified", f"{promise} ({seen})"))
     lines.append(("on the test rows", f"{measured.coverage:.1%} accepted, {error} of them wrong"))
     lines.append(("small models alone", f"{measured.small_accuracy:.2%} right"))

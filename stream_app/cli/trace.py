@@ -37,6 +37,7 @@ class TierStep:
     scores: Mapping[str, Scores]
     label: str
     confidence: float
+    threshold: float | None
     accepted: bool
 
 
@@ -97,8 +98,9 @@ async def _walk(router: TaskRouter, models: Models, text: str) -> TaskTrace:
 def _step(router: TaskRouter, tier: Tier, held: Mapping[str, Scores]) -> TierStep:
     scores = {model.ref: held[model.name] for model in tier.models}
     _, label, confidence = tier.judge(list(scores.values()))
-    sure = tier.threshold is not None and bool(confidence[0] >= np.float32(tier.threshold))
-    return TierStep(tier, scores, router.labels[int(label[0])], float(confidence[0]), sure)
+    threshold = tier.threshold_of(int(label[0]))
+    sure = threshold is not None and bool(confidence[0] >= np.float32(threshold))
+    return TierStep(tier, scores, router.labels[int(label[0])], float(confidence[0]), threshold, sure)
 
 
 def _escalation(settings: Settings, parts: Deciding, event: Event, tasks: tuple[TaskTrace, ...]) -> Escalation | None:

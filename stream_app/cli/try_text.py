@@ -128,7 +128,7 @@ def _step(number: int, step: TierStep, labels: Sequence[str], *, last: bool, for
     """One tier: what its models said, what that is worth, and what follows."""
     line = Text(f"  tier {number}  ").append(step.label, "bold")
     line.append(f" {percent(step.confidence)}", "bold")
-    cut = step.tier.threshold
+    cut = step.threshold
     line.append(" calibrated, " if step.tier.knots is not None or len(step.scores) > 1 else ", ", "not bold dim")
     line.append("accepts nothing" if cut is None else f"{percent(cut)} needed", "not bold dim")
     if foreign:

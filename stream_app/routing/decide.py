@@ -36,12 +36,20 @@ class Knots:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One model, or several pooled. `threshold` None accepts nothing."""
+    """One model, or several pooled. `threshold` None accepts nothing.
+
+    `label_thresholds` holds each label's own cut, by label index; empty, `threshold` is that of all.
+    """
 
     models: tuple[ServedModel, ...]
     weights: tuple[float, ...]
     threshold: float | None
     knots: Knots | None = None
+    label_thresholds: tuple[float, ...] = ()
+
+    def threshold_of(self, label: int) -> float | None:
+        """The cut an answer of that label is held against."""
+        return self.label_thresholds[label] if self.label_thresholds else self.threshold
 
     @property
     def ref(self) -> str:
@@ -154,7 +162,8 @@ class Routing:
         accepted = np.zeros(len(rows), np.bool_)
         if tier.threshold is not None:
             # The cut is compared as the float32 it was chosen as: equal confidences fall on one side.
-            accepted = confidence >= np.float32(tier.threshold)
+            cuts = np.array(tier.label_thresholds or (tier.threshold,), np.float32)
+            accepted = confidence >= (cuts[label] if tier.label_thresholds else cuts)
         route = np.where(accepted, np.int8(Route.ACCEPTED), np.int8(Route.UNSURE))
         if self._tier == 0:
             route[self._foreign()] = Route.OUT_OF_DOMAIN

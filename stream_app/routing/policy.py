@@ -32,11 +32,15 @@ class Isotonic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class TierPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How one tier's confidence is made, and the cut it is held against (None: nothing is accepted here)."""
+    """How one tier's confidence is made, and the cut it is held against (None: nothing is accepted here).
+
+    `label_thresholds` holds the cuts of labels that have their own; `threshold` is that of the others.
+    """
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1)]
     isotonic: Isotonic | None = None
     threshold: Probability | None
+    label_thresholds: dict[str, Probability] = {}
 
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,7 +102,10 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One task: its labels in the models' order, its tiers, and what they promise."""
+    """One task: its labels in the models' order, its tiers, and what they promise.
+
+    `gain_llm` names the LLM whose recorded answers set the labels' cuts apart, if one did.
+    """
 
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
     tiers: Annotated[tuple[TierPolicy, ...], msgspec.Meta(min_length=1)]
@@ -109,6 +116,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sample: Sample
     measured: Measured
     made_at: str
+    gain_llm: str | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -154,6 +162,10 @@ def _check_task(task: TaskPolicy, where: str) -> None:
             raise SettingsError(f"{where}: the isotonic knots do not rise")
         if not any(member.weight > 0 for member in tier.members):
             raise SettingsError(f"{where}: no member of a tier has a weight above 0")
+    if any(label not in task.labels for tier in task.tiers for label in tier.label_thresholds):
+        raise SettingsError(f"{where}: a label threshold names no label of the task")
+    if any(tier.threshold is None and tier.label_thresholds for tier in task.tiers):
+        raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
     if task.certificate is None and any(tier.threshold is not None for tier in task.tiers):

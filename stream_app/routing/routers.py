@@ -39,7 +39,7 @@ def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None
         check_task(task, found, served, policy.ref)
     by_hand = task.target_error is None
     tiers = tuple(
-        _tier(names, served, found.tiers[place] if found else None, task.threshold)
+        _tier(names, served, labels, found.tiers[place] if found else None, task.threshold)
         for place, names in enumerate(task.tiers)
     )
     return TaskRouter(
@@ -58,6 +58,7 @@ def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None
 def _tier(
     names: str | tuple[str, ...],
     served: Mapping[str, ServedModel],
+    labels: tuple[str, ...],
     found: TierPolicy | None,
     threshold: float | None,
 ) -> Tier:
@@ -71,7 +72,11 @@ def _tier(
             np.array(found.isotonic.confidence, np.float32), np.array(found.isotonic.share_right, np.float32)
         )
     weights = tuple(member.weight for member in found.members)
-    return Tier(models, weights, found.threshold if threshold is None else threshold, knots)
+    if threshold is not None or found.threshold is None:
+        return Tier(models, weights, threshold, knots)
+    own = found.label_thresholds
+    cuts = tuple(own.get(label, found.threshold) for label in labels) if own else ()
+    return Tier(models, weights, found.threshold, knots, cuts)
 
 
 def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:

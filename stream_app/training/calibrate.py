@@ -14,6 +14,7 @@ from stream_app.classify.triton import TritonModels
 from stream_app.errors import SettingsError
 from stream_app.routing.calibration import (
     BoolArray,
+    Float64Array,
     calibration_errors,
 )
 from stream_app.routing.decide import Routed, TaskRouter, Tier
@@ -32,6 +33,7 @@ from stream_app.routing.policy import (
 )
 from stream_app.settings import Task
 from stream_app.training.cut import Judged, certified_cut, cuts_of
+from stream_app.training.gain import Recorded, label_offsets
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
 from stream_app.training.rounding import shortest, to_six_digits
 from stream_app.training.scoring import Progress, route_scored, score
@@ -46,12 +48,14 @@ KNOWN_SHARE_QUANTILE = 0.01
 class Terms:
     """What is promised beside the target: it may fail with probability `delta`, over such samples.
 
-    With `each_file` it holds in every file's population by itself. `made_at` is UTC, ISO 8601.
+    With `each_file` it holds in every file's population by itself. `made_at` is UTC, ISO 8601. `llm` names
+    the LLM whose recorded answers set the labels' cuts apart.
     """
 
     delta: float
     made_at: str
     each_file: bool = False
+    llm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +92,12 @@ def calibrate_task(
     fitted = parts.calibration[inside[parts.calibration]]
     tiers = [fit_tier(tuple(served[name] for name in _names(tier)), scores, fitted, truth) for tier in task.tiers]
     judged = [_judged(tier, scores) for tier in tiers]
-    cuts = cuts_of(judged, fitted)
-    cut, certificate = certified_cut(cuts, judged, truth, inside, samples, task.target_error, terms.delta)
-    tiers = [replace(tier, threshold=cut) for tier in tiers]
+    offsets = _offsets(terms.llm, rows, fitted, judged, labels)
+    cuts = cuts_of(judged, fitted, offsets)
+    own, certificate = certified_cut(cuts, judged, truth, inside, samples, task.target_error, terms.delta)
+    # Equal cuts are one cut; else the strictest stands for any label without its own.
+    apart = own if len(set(own)) > 1 else ()
+    tiers = [replace(tier, threshold=max(own, default=None), label_thresholds=apart) for tier in tiers]
     test = [rows[int(row)] for row in parts.test]
     router = _router(task, labels, tiers, domain)
     routed = route_scored(
@@ -98,7 +105,7 @@ def calibrate_task(
     )
     made = TaskPolicy(
         labels=labels,
-        tiers=tuple(_tier_policy(tier) for tier in tiers),
+        tiers=tuple(_tier_policy(tier, labels) for tier in tiers),
         target_error=task.target_error,
         reference="human",
         certificate=certificate,
@@ -106,8 +113,24 @@ def calibrate_task(
         sample=_sample(files, parts, truth, labels),
         measured=measured(routed, truth[parts.test], len(tiers)),
         made_at=terms.made_at,
+        gain_llm=terms.llm,
     )
     return Calibrated(made, test, routed)
+
+
+def _offsets(
+    llm: str | None, rows: Sequence[RecordedRow], used: IndexArray, judged: Sequence[Judged], labels: tuple[str, ...]
+) -> Float64Array:
+    """How far apart the labels' cuts lie: not at all without recorded answers of an LLM."""
+    if llm is None:
+        return np.zeros(len(labels))
+    chosen = [rows[int(row)] for row in used]
+    recorded = np.array([row.has_answer_of(llm) for row in chosen])
+    if not recorded.any():
+        raise SettingsError(f"no row has a recorded answer of {llm}", advice="rows hold them in the field `llm`")
+    right = np.array([row.has_answer_of(llm) and row.answer_of(llm) == row.label for row in chosen])
+    here = [Judged(tier.label[used], tier.confidence[used]) for tier in judged]
+    return label_offsets(here, Recorded(recorded, right), len(labels))
 
 
 def _judged(tier: Tier, scores: Mapping[str, Scores]) -> Judged:
@@ -197,7 +220,7 @@ def measured(routed: Routed, truth: IndexArray, tiers: int) -> Measured:
     )
 
 
-def _tier_policy(tier: Tier) -> TierPolicy:
+def _tier_policy(tier: Tier, labels: tuple[str, ...]) -> TierPolicy:
     knots = tier.knots
     return TierPolicy(
         members=tuple(
@@ -216,6 +239,7 @@ def _tier_policy(tier: Tier) -> TierPolicy:
             share_right=tuple(shortest(y) for y in knots.share_right),
         ),
         threshold=tier.threshold,
+        label_thresholds=dict(zip(labels, tier.label_thresholds, strict=True)) if tier.label_thresholds else {},
     )
 
 

@@ -13,7 +13,8 @@ from stream_app.routing.calibration import BoolArray, Float64Array
 from stream_app.routing.decide import Route, Routed
 from stream_app.routing.models import IndexArray
 from stream_app.routing.policy import Certificate
-from stream_app.training.recorded import RecordedRow
+from stream_app.training.calibrate import Calibrated
+from stream_app.training.recorded import RecordedRow, label_indexes
 
 WRONG = -1
 """The index of an answer that is none of the task's labels, or of no answer."""
@@ -39,6 +40,7 @@ class WithLlm:
 
     name: str
     accuracy: float
+    small_accuracy: float
     llm_accuracy: float
     escalated_llm_accuracy: float | None
     escalated_small_accuracy: float | None
@@ -153,6 +155,7 @@ def with_llm(
     return WithLlm(
         name=name,
         accuracy=accuracy,
+        small_accuracy=small,
         llm_accuracy=alone,
         escalated_llm_accuracy=float(llm_right[escalated].mean()) if escalated.any() else None,
         escalated_small_accuracy=float(small_right[escalated].mean()) if escalated.any() else None,
@@ -162,3 +165,14 @@ def with_llm(
         random=Baseline(share, (1 - share) * small + share * float(asked_right.mean())),
         oracle=Baseline(rescued / len(rows), small + rescued / len(rows)),
     )
+
+
+def helped(made: Calibrated, llm: str) -> WithLlm | None:
+    """What the LLM makes of a calibration's test rows, those that have its answer; None where none has."""
+    known = np.flatnonzero([row.has_answer_of(llm) for row in made.test])
+    if not len(known):
+        return None
+    rows, labels = [made.test[int(row)] for row in known], made.task.labels
+    truth = np.array(label_indexes(rows, labels), np.intp)
+    right = made.routed.label[known] == truth
+    return with_llm(llm, rows, right, made.routed.accepted[known], answers_of(llm, rows, labels), truth)

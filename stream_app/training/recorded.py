@@ -31,6 +31,10 @@ class RecordedRow(LabelledRow):
         chars = self.prompt_chars if self.prompt_chars is not None else len(self.text) + PROMPT_EXTRA_CHARS
         return chars / CHARS_PER_TOKEN
 
+    def has_answer_of(self, llm: str) -> bool:
+        """Whether anything, a refusal included, was recorded of that LLM."""
+        return any(name == llm for name, _ in self.llm)
+
     def answer_of(self, llm: str) -> str | None:
         """The recorded answer, None for a refusal. Raises SettingsError where nothing was recorded."""
         answers = dict(self.llm)

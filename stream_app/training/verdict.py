@@ -26,9 +26,6 @@ def verdict(task: str, made: TaskPolicy, llm: WithLlm | None) -> str:
         f"on these {llm.name} is right in {llm.escalated_llm_accuracy:.1%}, "
         f"the small model in {llm.escalated_small_accuracy:.1%}"
     )
-    if llm.accuracy <= made.measured.small_accuracy:
+    if llm.accuracy <= llm.small_accuracy:
         return f"{task}: the LLM does not help: {left}; {there}. The small model alone is as good."
-    return (
-        f"{task}: the LLM helps here: {left}; {there}. "
-        f"Accuracy {made.measured.small_accuracy:.1%} -> {llm.accuracy:.1%}."
-    )
+    return f"{task}: the LLM helps here: {left}; {there}. Accuracy {llm.small_accuracy:.1%} -> {llm.accuracy:.1%}."

@@ -90,6 +90,16 @@ def test_the_cut_belongs_to_the_accepted():
         assert routed.accepted.tolist() == [accepted]
 
 
+def test_each_label_is_held_against_its_own_cut():
+    """With cuts by label the same confidence may be enough for one label and not for the other."""
+    own = router(Tier((FAST,), (1.0,), 0.9, None, (0.9, 0.7)))
+    routed, _ = walk(own, ["a", "b", "c", "d"], {"fast": scores([0.2, 0.8, 0.05, 0.6])})
+    assert routed.label.tolist() == [0, 1, 0, 1]
+    assert routed.accepted.tolist() == [False, True, True, False]
+    assert (own.tiers[0].threshold_of(0), own.tiers[0].threshold_of(1)) == (0.9, 0.7)
+    assert Tier((FAST,), (1.0,), 0.8).threshold_of(1) == 0.8
+
+
 def test_an_empty_batch_asks_nothing():
     """No texts, no request."""
     routing = router(Tier((FAST,), (1.0,), 0.9)).begin([])

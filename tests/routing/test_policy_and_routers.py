@@ -106,6 +106,11 @@ def test_what_types_cannot_say_is_checked():
         (replace(TASK_POLICY, tiers=(replace(first, isotonic=falling),)), "knots do not rise"),
         (replace(TASK_POLICY, tiers=(replace(first, members=(member("fast", 0.0),)),)), "weight above 0"),
         (replace(TASK_POLICY, certificate=None), "without a certificate"),
+        (replace(TASK_POLICY, tiers=(replace(first, label_thresholds={"spam": 0.5}),)), "names no label"),
+        (
+            replace(TASK_POLICY, tiers=(replace(first, threshold=None, label_thresholds={"positive": 0.5}),)),
+            "accepts nothing",
+        ),
     ):
         with pytest.raises(SettingsError, match=complaint):
             load_policy(dump_policy(replace(POLICY, tasks={"sentiment": task})))

@@ -128,15 +128,36 @@ class Saying(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @asynccontextmanager
-async def saying(servicer):
+async def saying(servicer, timeout_s=5):
     """A client of a server with that servicer."""
     server = aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with TritonModels.connect(f"127.0.0.1:{port}", timeout_s=5) as models:
+    async with TritonModels.connect(f"127.0.0.1:{port}", timeout_s) as models:
         yield models
     await server.stop(None)
+
+
+class Slow(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """A model of 16 texts a batch that works on one batch at a time, 0.3 s each, and counts who waits."""
+
+    def __init__(self):
+        self.waiting = self.waiting_max = 0
+        self.busy = asyncio.Lock()
+
+    async def ModelInfer(self, request, context):  # noqa: N802 - the protocol's name
+        self.waiting += 1
+        self.waiting_max = max(self.waiting_max, self.waiting)
+        async with self.busy:
+            await asyncio.sleep(0.3)
+        self.waiting -= 1
+        count = request.inputs[0].shape[0]
+        answer = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for name, numbers in (("KNOWN_SHARE", [1.0]), ("PROBABILITIES", [0.5, 0.5])):
+            answer.outputs.add(name=name, datatype="FP32", shape=[count, len(numbers)])
+            answer.raw_output_contents.append(np.float32(numbers * count).tobytes())
+        return answer
 
 
 MODEL = ServedModel("any", "1", ("no", "yes"), "0" * 64, 16)
@@ -168,6 +189,18 @@ async def test_a_number_that_is_not_finite_is_refused(number):
     async with saying(Saying(probabilities=(number, 0.5))) as models:
         with pytest.raises(ModelRefused, match="not finite"):
             await models.infer(MODEL, ["text"])
+
+
+async def test_waiting_for_a_slow_model_costs_no_call_its_time():
+    """More texts than a model answers within the time limit are all answered: each call has the limit to itself.
+
+    Else a batch that is too large for one limit would time out, be tried again, and time out for ever.
+    """
+    slow = Slow()
+    async with saying(slow, timeout_s=1.5) as models:
+        both = await asyncio.gather(*(models.infer(MODEL, ["text"] * 64) for _ in range(2)))
+    assert [len(scores.known_share) for scores in both] == [64, 64]
+    assert slow.waiting_max == 2
 
 
 async def test_outputs_are_taken_by_name():

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ from stream_app.routing.policy import Policy, dump_policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Task
 from stream_app.training.calibrate import Terms, calibrate_task, merged
-from stream_app.training.evaluate import with_llm
+from stream_app.training.evaluate import helped
 from stream_app.training.recorded import RecordedFile, RecordedRow, read_recorded
 from stream_app.training.scoring import route_scored
 from stream_app.training.split import split
@@ -156,6 +157,37 @@ def test_each_file_keeps_the_promise_by_itself():
     assert apart.certificate.error_bound <= 0.05
 
 
+def test_an_llm_with_a_leaning_sets_the_cuts_apart():
+    """An LLM that doubts every `positive` is asked about that label only where the small model is less sure.
+
+    Both cascades keep the same promise; the one that knows the leaning is right more often.
+    """
+    file, scores = made_up(20_000, 10, llm_accuracy=0.97)
+    rng = np.random.default_rng(10)
+    rows = tuple(
+        replace(row, llm=(("big", "negative"),)) if row.label == "positive" and rng.random() < 0.25 else row
+        for row in file.rows
+    )
+    file = replace(file, rows=rows)
+    plain = calibrate_task(TASK, [file], SERVED, scores, TERMS)
+    shaped = calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llm="big"))
+    cuts = shaped.task.tiers[0].label_thresholds
+    assert cuts["positive"] < cuts["negative"]
+    assert shaped.task.tiers[0].threshold == max(cuts.values())
+    assert (plain.task.tiers[0].label_thresholds, plain.task.gain_llm, shaped.task.gain_llm) == ({}, None, "big")
+    assert shaped.task.certificate is not None
+    assert helped(shaped, "big").accuracy > helped(plain, "big").accuracy + 0.003
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", shaped.task, TERMS.made_at)))
+    (router,) = task_routers([TASK], SERVED, policy)
+    assert router.tiers[0].threshold_of(0) == cuts["negative"]
+    again = route_scored(
+        router, [row.text for row in shaped.test], {n: of.rows(split(rows).test) for n, of in scores.items()}
+    )
+    assert (again.route == shaped.routed.route).all()
+    with pytest.raises(SettingsError, match="recorded answer of nobody"):
+        calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llm="nobody"))
+
+
 def test_what_the_models_do_not_know_is_outside():
     """The lowest known share of one calibration text in a hundred bounds the domain; scripts are noted."""
     files, scores = joined(made_up(3000, 7))
@@ -196,10 +228,8 @@ def test_the_verdict_weighs_the_llm(accuracy, says):
     """With recorded answers the verdict compares both on the texts that would be escalated."""
     files, scores = joined(made_up(6000, 9, llm_accuracy=accuracy))
     made = calibrate_task(TASK, files, SERVED, scores, TERMS)
-    truth = np.array([LABELS.index(row.label) for row in made.test])
-    answers = np.array([LABELS.index(row.answer_of("big")) for row in made.test])
-    none = np.zeros(len(truth), bool)
-    llm = with_llm("big", made.test, made.routed.label == truth, made.routed.accepted, (answers, none), truth)
+    llm = helped(made, "big")
+    assert helped(made, "another") is None
     assert says in verdict("sentiment", made.task, llm)
     assert "shows with recorded answers" in verdict("sentiment", made.task, None)
     sure = msgspec.structs.replace(made.task, measured=msgspec.structs.replace(made.task.measured, coverage=0.99))

@@ -1,0 +1,78 @@
+"""Where an LLM is worth asking: not where the small model is unsure, but where the LLM is surer to be right.
+
+An LLM has leanings of its own. If it doubts one label too often, a small model's unsure answer of that label is
+better kept, and one of the other label better escalated. So each label gets a cut of its own, set apart from the
+others by what the LLM's recorded answers gain; how strict all of them are together is certification's to say.
+(Deferral by expected gain: Jitkrittum et al. 2023, arXiv 2307.02764.)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_app.routing.calibration import BoolArray, Float64Array
+from stream_app.routing.models import FloatArray
+from stream_app.training.cut import Judged, log_odds
+
+GAIN_COVERAGE = 0.85
+"""The labels' cuts are set apart where gain would accept this share: around there a cascade usually ends up."""
+ROWS_MIN = 100
+"""A label with fewer recorded answers is judged by all labels' rows together."""
+RIDGE = 1.0
+CONFIDENCE_MAX = 0.9995
+STEPS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Which rows have an answer of the LLM, and where that was right."""
+
+    rows: BoolArray
+    right: BoolArray
+
+
+def label_offsets(tiers: list[Judged], recorded: Recorded, labels: int) -> Float64Array:
+    """By how much, in log-odds, each label's cut lies above the lowest one's.
+
+    P(LLM right | the small model's label and confidence) is fitted per label, on the last tier's answers; a label's
+    cut is where that chance no longer exceeds the confidence by more than some margin, one margin for all labels.
+    """
+    label, confidence = tiers[-1].label[recorded.rows], tiers[-1].confidence[recorded.rows]
+    right = recorded.right[recorded.rows]
+    grid = np.linspace(1 / labels + 1e-3, CONFIDENCE_MAX, STEPS)
+    fits = [_fit(confidence, right, (label == one) | ((label == one).sum() < ROWS_MIN)) for one in range(labels)]
+    # From the sure end down: a cut is only as low as the gain stays small everywhere above it.
+    gains = [np.maximum.accumulate((_chance(fit, grid) - grid)[::-1])[::-1] for fit in fits]
+    covered = np.stack([tier.confidence[recorded.rows] for tier in tiers])
+    given = np.stack([tier.label[recorded.rows] for tier in tiers])
+    cuts = np.full(labels, CONFIDENCE_MAX)
+    for margin in np.unique(np.concatenate(gains)):
+        cuts = np.array([_first(grid, gain <= margin) for gain in gains])
+        if (covered >= cuts[given]).any(axis=0).mean() >= GAIN_COVERAGE:
+            break
+    offsets = log_odds(cuts)
+    return offsets - offsets.min()
+
+
+def _first(grid: Float64Array, where: BoolArray) -> float:
+    return float(grid[where.argmax()]) if where.any() else CONFIDENCE_MAX
+
+
+def _fit(confidence: FloatArray, right: BoolArray, used: BoolArray) -> Float64Array:
+    """Intercept and slope of P(right) over the confidence's log-odds: logistic regression, slope held by a ridge."""
+    x = np.stack([np.ones(int(used.sum())), log_odds(confidence[used])], axis=1)
+    y = right[used].astype(np.float64)
+    weights = np.zeros(2)
+    for _ in range(50):  # Newton's method; a dozen steps suffice
+        chance = 1 / (1 + np.exp(-x @ weights))
+        gradient = x.T @ (chance - y) + np.array([1e-6, RIDGE]) * weights
+        hessian = (x * (chance * (1 - chance))[:, None]).T @ x + np.diag([1e-6, RIDGE])
+        step = np.linalg.solve(hessian, gradient)
+        weights -= np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-8:
+            break
+    return weights
+
+
+def _chance(fit: Float64Array, confidence: Float64Array) -> Float64Array:
+    return 1 / (1 + np.exp(-(fit[0] + fit[1] * log_odds(confidence))))
