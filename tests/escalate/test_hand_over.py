@@ -185,7 +185,9 @@ async def test_metadata_that_is_not_believed_costs_calls_and_no_event(stack, llm
     topic = f"{prefix}-escalations"
     await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(30))
     tp = TopicPartition(topic, 0)
-    consumer = AIOKafkaConsumer(bootstrap_servers=stack.bootstrap_servers, group_id=group_of(settings))
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=stack.bootstrap_servers, group_id=group_of(settings), enable_auto_commit=False
+    )
     await consumer.start()
     try:
         consumer.assign([tp])
