@@ -14,9 +14,10 @@ ARGS :=
 demo: $(VENV)/.for-demo
 	@$(BIN)/shunt demo $(ARGS)
 
-# Line and branch coverage, of the workers' processes too (see [tool.coverage] in pyproject.toml).
+# Line and branch coverage, of the workers' processes too (see [tool.coverage] in pyproject.toml). Three at a time,
+# each with a stack of its own: most tests wait for servers more than they compute.
 test: lint
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n 3 --dist loadfile --cov --cov-report=term
 
 lint: install
 	$(BIN)/ruff check .

@@ -117,7 +117,7 @@ def main() -> int:
         rows = Path(folder) / "half_b.jsonl"
         half_b(data, rows)
         options = DemoOptions(
-            records=given.records, input=rows, replay=rows, llm_names=(LLM,), exit=True, json=True, kill=given.kill
+            records=given.records, input=rows, replay=rows, llm_names=(LLM,), exit=True, kill=given.kill
         )
         demo = CountedDemo(options, Screen(console(stderr=True)))
         told = asyncio.run(demo.run()).told
