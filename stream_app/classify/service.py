@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from stream_app.classify.batch_size import BatchSize
 from stream_app.classify.feed import Feed, Run
 from stream_app.classify.first_look import RECORDS_MAX, RECORDS_MIN, due, look
 from stream_app.classify.outbox import Outbox, Tally
@@ -87,6 +88,7 @@ class ClassifyLane:
         self._tasks: asyncio.TaskGroup | None = None
         self._judged = False
         self._next_start_s = 0.0
+        self._size = BatchSize(settings.classify.batch_records_max)
         self.membership = make_membership(self)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -160,7 +162,7 @@ class ClassifyLane:
         loop = asyncio.get_running_loop()
         waiting = sum(feed.waiting for feed in self._feeds.values())
         linger_s = self._settings.classify.linger_ms / 1000
-        if waiting >= self._settings.classify.batch_records_max:
+        if waiting >= self._size.records:
             linger_s = 0.0
         pause_s = max(linger_s, self._next_start_s - loop.time())
         if pause_s > 0:
@@ -170,7 +172,7 @@ class ClassifyLane:
         """A run of every partition that may have one, the batch shared fairly between them."""
         ready = [feed for feed in self._feeds.values() if feed.can_run]
         runs: list[Run] = []
-        room = self._settings.classify.batch_records_max
+        room = self._size.records
         for place, feed in enumerate(sorted(ready, key=lambda feed: feed.waiting)):
             run = feed.take(max(1, room // (len(ready) - place)))
             room -= len(run.records)
@@ -202,7 +204,9 @@ class ClassifyLane:
         released = False
         try:
             decoded = await self._decode_all(runs)
+            started_s = time.perf_counter()
             extra = await self._decide(decoded)
+            self._size.took(len(decoded.records), time.perf_counter() - started_s)
             self._slots.release()
             released = True
             self._count(decoded.tally)
