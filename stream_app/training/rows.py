@@ -32,11 +32,6 @@ def read_rows(path: Path) -> list[LabelledRow]:
     return list(_rows(path))
 
 
-def read_all_rows(paths: Iterable[Path]) -> list[LabelledRow]:
-    """Read several files in order; the result is their concatenation."""
-    return [row for path in paths for row in read_rows(path)]
-
-
 def _rows(path: Path) -> Iterator[LabelledRow]:
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"

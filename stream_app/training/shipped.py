@@ -19,7 +19,8 @@ def training_set(name: str, data: Path) -> TrainingSet:
     films = read_rows(data / "imdb_train.jsonl.gz")
     products = read_rows(data / "product_reviews_train.jsonl.gz")
     if name == "sentiment_fast":
-        return TrainingSet(films + products, ["imdb_train", "product_reviews_train"])
+        domains = ["films"] * len(films) + ["products"] * len(products)
+        return TrainingSet(films + products, ["imdb_train", "product_reviews_train"], domains=domains)
     if name == "toxicity_fast":
         rows = read_rows(data / "toxicity_train.jsonl.gz")
         # Short comments alone would leave most English words unknown.

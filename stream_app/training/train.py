@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_app.errors import SettingsError, StartError
 from stream_app.training import fast, minilm
 from stream_app.training.card import model_card
 from stream_app.training.evaluation import Figures, answer_rows, figures, targets_of
 from stream_app.training.folder import FAST, MINILM, check_target, write_folder
-from stream_app.training.rows import LabelledRow, UnreadableRow, labels_of, read_all_rows
+from stream_app.training.rows import LabelledRow, UnreadableRow, labels_of, read_rows
 from stream_app.training.templates.fast.scoring import weights_sha256
 from stream_app.training.vocabulary import learn_vocabulary
 
@@ -24,6 +25,8 @@ Progress = Callable[[str, float], None]
 
 ROWS_PER_LABEL_MIN = 8
 """Below two rows of a label a fold there is nothing to learn or to calibrate on."""
+DOMAIN_ROWS_PER_LABEL_MIN = 1_000
+"""A domain of fewer rows of a label would learn its own noise: all files are then learned as one."""
 GROUPS_PER_LABEL_MIN = 4
 """Groups are kept together: every fold needs one of its own."""
 
@@ -42,11 +45,15 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Rows and where they come from, for the card; `vocabulary` holds further texts in the model's languages."""
+    """Rows and where they come from, for the card; `vocabulary` holds further texts in the model's languages.
+
+    `domains` names the domain of each row, where the rows come from several.
+    """
 
     rows: Sequence[LabelledRow]
     sources: Sequence[str]
     vocabulary: Sequence[str] = ()
+    domains: Sequence[str] = ()
 
 
 def silent(_doing: str, _share: float) -> None:
@@ -69,11 +76,15 @@ def train(
     Raises SettingsError (files, labels or target unusable) and StartError (a package of the `train` extra missing).
     """
     try:
-        rows = read_all_rows(files)
-        sets = {} if validation is None else {validation.name: read_all_rows([validation])}
+        parts = [read_rows(path) for path in files]
+        sets = {} if validation is None else {validation.name: read_rows(validation)}
     except (UnreadableRow, OSError) as error:
         raise SettingsError(str(error), advice="give labelled JSON Lines, plain or gzip") from error
-    data = TrainingSet(rows, [path.name for path in files])
+    data = TrainingSet(
+        [row for part in parts for row in part],
+        [path.name for path in files],
+        domains=[str(number) for number, part in enumerate(parts) for _ in part],
+    )
     return train_rows(
         data,
         task=task,
@@ -155,7 +166,7 @@ def _train_fast(data: TrainingSet, labels: tuple[str, ...], _work_dir: Path | No
     groups = [row.id if row.group is None else row.group for row in data.rows]
     recipe = fast.recipe_for(texts)
     try:
-        model = fast.fit(texts, targets, groups, recipe, progress)
+        model = fast.fit(texts, targets, groups, _domains(data, targets), recipe, progress)
     except ValueError as error:
         raise SettingsError(
             f"cannot train on these rows ({error})", advice="label more texts of each label"
@@ -167,15 +178,41 @@ def _train_fast(data: TrainingSet, labels: tuple[str, ...], _work_dir: Path | No
             version / "weights.npz",
             features=model.table.features,
             weights=model.table.weights,
-            layer=(model.layer.weights * model.table.step).astype(np.float32),
-            bias=model.layer.bias,
             words=words.words,
             word_classes=words.classes,
             with_characters=np.array(recipe.with_characters),
+            **_served_layer(model),
         )
         return weights_sha256(version)
 
     return _Made(recipe, float(np.mean(model.cross_fitted.argmax(1) == targets)), write_weights)
+
+
+def _served_layer(model: fast.FastModel) -> dict[str, NDArray[np.float32]]:
+    """The last layer for scores in int8 steps instead of units of weight."""
+    layer, steps = model.layer, model.table.steps
+    gates = layer.gate.shape[0]
+    labels = steps.size - gates
+    by_score = np.tile(steps[:labels], layer.experts.shape[1] // labels)
+    served = {
+        "experts": layer.experts * by_score[None, :, None],
+        "expert_bias": layer.expert_bias,
+        "gate": layer.gate * steps[labels:, None],
+        "gate_bias": layer.gate_bias,
+    }
+    return {name: values.astype(np.float32) for name, values in served.items()}
+
+
+def _domains(data: TrainingSet, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each row's domain by number; all zero unless every domain has rows enough of every label for an expert."""
+    names = sorted(set(data.domains))
+    domains = np.array([names.index(name) for name in data.domains], np.int64)
+    counts = np.zeros((len(names) or 1, int(targets.max()) + 1), np.int64)
+    if len(names) < 2:
+        return np.zeros(len(targets), np.int64)
+    np.add.at(counts, (domains, targets), 1)
+    enough = counts.min() >= DOMAIN_ROWS_PER_LABEL_MIN
+    return domains if enough else np.zeros(len(targets), np.int64)
 
 
 def _train_minilm(data: TrainingSet, labels: tuple[str, ...], work_dir: Path | None, progress: Progress) -> _Made:

@@ -212,3 +212,36 @@ def test_halves_keep_groups_together() -> None:
     halves = [in_half_a(row) for row in rows]
     assert all(halves[at] == halves[at + 1] == halves[at + 2] for at in range(0, 3000, 3))
     assert 0.45 < sum(halves) / len(halves) < 0.55
+
+
+def test_files_of_two_domains_get_an_expert_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that is praise in one file and blame in the other is read by the kind of text it stands in."""
+    monkeypatch.setattr("stream_app.training.train.DOMAIN_ROWS_PER_LABEL_MIN", 20)
+    chosen = random.Random(4)
+    kitchen = {"good": ["hot", "sharp", "heavy"], "bad": ["cold", "dull", "light"]}
+    travel = {"good": ["cold", "dull", "light"], "bad": ["hot", "sharp", "heavy"]}
+
+    def rows(domain: dict[str, list[str]], things: list[str], count: int) -> list[LabelledRow]:
+        pairs = [(at, ("good", "bad")[at % 2]) for at in range(count)]
+        return [
+            LabelledRow(str(at), f"The {chosen.choice(things)} was {chosen.choice(domain[label])} today.", label)
+            for at, label in pairs
+        ]
+
+    pans, trips = ["pan", "knife", "stove", "kettle"], ["beach", "bus", "tour", "guide"]
+    files = [
+        write(tmp_path / "kitchen.jsonl", rows(kitchen, pans, 400)),
+        write(tmp_path / "travel.jsonl", rows(travel, trips, 400)),
+    ]
+    made = train(files, task="mixed", out=tmp_path / "models")
+    with np.load(made.folder / "1" / "weights.npz") as weights:
+        assert weights["experts"].shape[0] == 2
+        assert weights["gate"].shape[0] == 1
+    unseen = [*rows(kitchen, pans, 60), *rows(travel, trips, 60)]
+    assert answer_rows(made.folder, unseen).accuracy(unseen) > 0.95
+
+
+def test_small_files_are_learned_as_one(trained: Trained) -> None:
+    """Files too small for an expert of their own share one."""
+    with np.load(trained.folder / "1" / "weights.npz") as weights:
+        assert weights["experts"].shape[0] == 1

@@ -524,7 +524,7 @@ class Scorer:
         if found != sha256:
             raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
         with np.load(folder / self.FILES[0]) as weights:
-            self._layer, self._bias = weights["layer"], weights["bias"]
+            self._layer = tuple(weights[name] for name in ("experts", "expert_bias", "gate", "gate_bias"))
             self._text = FastText(
                 table(weights["features"], weights["weights"]),
                 table(weights["words"], weights["word_classes"]),
@@ -535,7 +535,10 @@ class Scorer:
     def answer(self, texts: list[bytes]) -> tuple[Any, Any]:
         """Probabilities [texts, labels] and known shares [texts], float32; any bytes will do."""
         parts, known = self._text.scores(texts)
-        return softmax(parts.reshape(len(texts), -1) @ self._layer + self._bias), known
+        gates = self._layer[2].shape[0]
+        labels = parts.shape[2] - gates
+        flat, gate_scores = parts[:, :, :labels].reshape(len(texts), -1), parts[:, 0, labels:]
+        return probabilities(flat, gate_scores, *self._layer).astype(np.float32), known
 
 
 def weights_sha256(folder: Path) -> str:
@@ -543,7 +546,16 @@ def weights_sha256(folder: Path) -> str:
     return hashlib.sha256((folder / Scorer.FILES[0]).read_bytes()).hexdigest()
 
 
+def probabilities(scores: Any, gate_scores: Any, experts: Any, expert_bias: Any, gate: Any, gate_bias: Any) -> Any:
+    """The experts' log-odds, weighed by how likely the text is of each one's domain, as probabilities."""
+    shares = softmax(gate_scores @ gate + gate_bias)
+    log_odds = np.zeros((scores.shape[0], experts.shape[2]), scores.dtype)
+    for domain in range(experts.shape[0]):
+        log_odds += shares[:, domain, None] * (scores @ experts[domain] + expert_bias[domain])
+    return softmax(log_odds)
+
+
 def softmax(log_odds: Any) -> Any:
-    """Rows of probabilities that sum to 1, float32."""
+    """Rows of probabilities that sum to 1."""
     odds = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
-    return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    return odds / odds.sum(axis=1, keepdims=True)

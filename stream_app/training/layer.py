@@ -1,0 +1,52 @@
+"""The last layer of a fast model: from the scores of a text's parts to probabilities, by its kind of text.
+
+Training files of different domains (films, kitchen things) each get an expert, a logistic regression over the same
+scores, and a gate that says from which domain a text is; the answer is the experts' log-odds weighed by the gate. One
+domain is the plain case: one expert, and a gate with nothing to say. Everything is fitted on cross-fitted scores, so
+that the probabilities are about right for new texts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from stream_app.training.templates.fast import scoring
+
+Floats = NDArray[np.float64]
+Targets = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Experts [domains, scores, labels] and [domains, labels]; gate [gate scores, domains] and [domains]."""
+
+    experts: Floats
+    expert_bias: Floats
+    gate: Floats
+    gate_bias: Floats
+
+    def probabilities(self, scores: Floats, gate_scores: Floats) -> Floats:
+        """Probabilities [texts, labels], computed by the served code."""
+        weights = self.experts, self.expert_bias, self.gate, self.gate_bias
+        return np.asarray(scoring.probabilities(scores, gate_scores, *weights))
+
+
+def fit_layer(scores: Floats, gate_scores: Floats, targets: Targets, domains: Targets, penalty_c: float) -> Layer:
+    """Fit each domain's expert on its own rows, and the gate on all."""
+    numbers = range(int(domains.max()) + 1)
+    experts = [_fit(scores[domains == number], targets[domains == number], penalty_c) for number in numbers]
+    if len(numbers) > 1:
+        gate, gate_bias = _fit(gate_scores, domains, penalty_c)
+    else:
+        gate, gate_bias = np.zeros((gate_scores.shape[1], 1)), np.zeros(1)
+    return Layer(np.stack([each for each, _ in experts]), np.stack([bias for _, bias in experts]), gate, gate_bias)
+
+
+def _fit(scores: Floats, targets: Targets, penalty_c: float) -> tuple[Floats, Floats]:
+    fitted = LogisticRegression(C=penalty_c, max_iter=2000).fit(scores, targets)
+    weights, bias = np.asarray(fitted.coef_.T), np.asarray(fitted.intercept_)
+    if weights.shape[1] == 1:  # two labels: scikit-learn keeps the second one's log-odds against the first
+        return np.hstack([np.zeros_like(weights), weights]), np.array([0.0, bias[0]])
+    return weights, bias
