@@ -54,7 +54,7 @@ class Feed:
     def put(self, records: Sequence[Record]) -> None:
         """Takes fetched records, and asks for no more once the bound is reached."""
         self._waiting.extend(records)
-        self._waiting_bytes += sum(len(record.value or b"") for record in records)
+        self._waiting_bytes += sum([len(record.value or b"") for record in records])
         self._waiting_bytes += RECORD_OVERHEAD_BYTES * len(records)
         if len(self._waiting) >= self._records_max or self._waiting_bytes >= self._bytes_max:
             self.partition.pause()
@@ -80,8 +80,12 @@ class Feed:
 
     def take(self, count: int) -> Run:
         """The next run, of at most `count` records."""
-        records = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
-        self._waiting_bytes -= sum(len(record.value or b"") + RECORD_OVERHEAD_BYTES for record in records)
+        waiting = len(self._waiting)
+        count = min(count, waiting)
+        next_record = self._waiting.popleft
+        records = [next_record() for _ in range(count)]
+        # As if all were of one size: this bounds memory, it does not account for it.
+        self._waiting_bytes -= self._waiting_bytes * count // waiting
         if 2 * len(self._waiting) <= self._records_max and 2 * self._waiting_bytes <= self._bytes_max:
             self.partition.resume()
         return self._line_up(records, records[-1].offset + 1)

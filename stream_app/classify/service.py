@@ -44,6 +44,7 @@ BATCHES_IN_FLIGHT = 3
 """One being scored, one being delivered, one being decoded."""
 WAITING_BYTES_MAX = 128 * 1024 * 1024
 """What all partitions of a worker may hold in memory before they are decided."""
+FULL_BATCH_WITHIN_S = 0.1
 TICK_S = 0.5
 DECODE_CHUNK = 2_048
 """Records decoded before the event loop gets a turn: about 10 ms."""
@@ -167,6 +168,23 @@ class ClassifyLane:
         pause_s = max(linger_s, self._next_start_s - loop.time())
         if pause_s > 0:
             await asyncio.sleep(pause_s)
+        if self._behind():
+            await self._until_full()
+
+    def _behind(self) -> bool:
+        """More than a batch is still on the broker: then records are cheaper in full batches, and none is late."""
+        ahead = sum(max(0, feed.partition.end - feed.partition.position) for feed in self._feeds.values())
+        return ahead > self._size.records
+
+    async def _until_full(self) -> None:
+        """Returns when a full batch waits, or after `FULL_BATCH_WITHIN_S`."""
+        try:
+            async with asyncio.timeout(FULL_BATCH_WITHIN_S):
+                while sum(feed.waiting for feed in self._feeds.values()) < self._size.records:
+                    self._ripe.clear()
+                    await self._ripe.wait()
+        except TimeoutError:
+            return
 
     def _take(self) -> list[Run]:
         """A run of every partition that may have one, the batch shared fairly between them."""
@@ -232,21 +250,24 @@ class ClassifyLane:
     async def _decode_all(self, runs: list[Run]) -> Decoded:
         records = [record for run in runs for record in run.records]
         decoded = Decoded(records, [None] * len(records), [], [], Tally())
+        decode, out, tally = self._codec.decode, decoded.out, decoded.tally
+        add_event, add_place = decoded.events.append, decoded.places.append
         for place, record in enumerate(records):
-            if place and place % DECODE_CHUNK == 0:
+            if not place % DECODE_CHUNK:
                 await asyncio.sleep(0)  # heartbeats get their turn
+            topic, partition, offset, stamp_ms = record.topic, record.partition, record.offset, record.timestamp
             try:
-                item = self._decode(record)
+                item = decode(topic, partition, offset, stamp_ms, record.key, record.value, record.headers)
             except UnreadableRecord as error:
-                decoded.out[place] = self._outbox.unreadable(record, error)
-                decoded.tally.dead[error.cause] += 1
+                out[place] = self._outbox.unreadable(record, error)
+                tally.dead[error.cause] += 1
                 continue
-            if isinstance(item, Event):
-                decoded.events.append(item)
-                decoded.places.append(place)
+            if type(item) is Event:  # the only other kind is a tombstone; this is asked for every record
+                add_event(item)
+                add_place(place)
             else:
-                decoded.out[place] = self._outbox.tombstone(cast("Any", item))
-                decoded.tally.tombstones += 1
+                out[place] = self._outbox.tombstone(cast("Any", item))
+                tally.tombstones += 1
         return decoded
 
     async def _decide(self, decoded: Decoded) -> dict[int, Outgoing]:

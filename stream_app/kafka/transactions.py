@@ -145,17 +145,21 @@ class TransactionalOutput:
         await self._check_sends([asyncio.ensure_future(send) for send in sends])
 
     def _batches(self, outgoing: Iterable[Outgoing]) -> dict[tuple[str, int], list[Any]]:
+        """Full batches by output partition. Runs once for every record that leaves, so it looks up little."""
         create = self._producer.create_batch
         batches: dict[tuple[str, int], list[Any]] = {}
         appends: dict[tuple[str, int], Callable[..., Any]] = {}
+        append: Callable[..., Any] | None = None
+        last_topic, last_partition = "", -1
         for topic, partition, key, value, headers, timestamp_ms in outgoing:
-            target = (topic, partition)
-            append = appends.get(target)
+            if partition != last_partition or topic != last_topic:
+                last_topic, last_partition = topic, partition
+                append = appends.get((topic, partition))
             listed = list(headers)  # aiokafka's C code takes nothing else
             if append is None or append(timestamp=timestamp_ms, key=key, value=value, headers=listed) is None:
                 builder = create()
-                batches.setdefault(target, []).append(builder)
-                append = appends[target] = builder.append
+                batches.setdefault((topic, partition), []).append(builder)
+                append = appends[topic, partition] = builder.append
                 append(timestamp=timestamp_ms, key=key, value=value, headers=listed)  # the first one always fits
         return batches
 
