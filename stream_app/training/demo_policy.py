@@ -26,9 +26,12 @@ from stream_app.training.recorded import Half, RecordedFile, read_recorded
 from stream_app.training.verdict import verdict
 
 TASKS: Final = (
-    Task(name="sentiment", tiers=("sentiment_fast", ("sentiment_fast", "sentiment_minilm")), target_error=0.05),
+    Task(name="sentiment", tiers=("sentiment_fast", ("sentiment_fast", "sentiment_minilm")), target_error=0.06),
     Task(name="toxicity", tiers=("toxicity_fast",), target_error=0.06),
 )
+"""At 6 % a fifth of half A's film reviews goes to the LLM, and nearly two points of accuracy come back; at 5 % no
+more comes back for 22 %."""
+
 DELTA: Final = 0.05 / len(TASKS)
 """All promises together hold with probability 95 %."""
 
