@@ -96,12 +96,10 @@ def test_the_two_onnx_runtimes_are_never_asked_for_together() -> None:
 
 def test_no_path_of_a_machine_and_no_credential_is_committed() -> None:
     """A clone works anywhere, and nothing in it is secret."""
-    home = "/" + "root/"
-    work = re.compile("/work/" + "(main|shared)")
+    here = {str(ROOT) + "/", str(Path.home()) + "/"}
     key = re.compile(r"\bsk-(?:proj-)?[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY")
     for path, text in texts():
-        assert home not in text, path
-        assert not work.search(text), path
+        assert not any(place in text for place in here), path
         assert not key.search(text), path
 
 
