@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from aiokafka.admin import AIOKafkaAdminClient
-    from aiokafka.structs import ConsumerRecord, TopicPartition
+    from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
     from stream_app.events import Outgoing
     from stream_app.kafka.connection import Connection
@@ -129,6 +129,10 @@ class OwnedPartition:
     async def open_output(self) -> None:
         """Fences the previous owner."""
         await self._output.open()
+
+    async def pin(self, start: Committed) -> None:
+        """Commits where a new group begins, before its first record."""
+        await self._output.commit((), self.tp, start.offset, start.metadata)
 
     async def close_output(self) -> None:
         """Ends the opening, if it still runs, and the producer, after a transaction that still runs."""
@@ -400,12 +404,15 @@ class Membership(ConsumerRebalanceListener):
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await partition.open_output()
-                committed = await self._read_committed(partition.tp)
+                committed = await self._read_committed(partition)
         except TimeoutError:
             self.lose(MembershipLost(f"opening {partition.tp} took longer than {OPEN_TIMEOUT_S:.0f} s"), partition)
             return
         except KafkaError as error:
             self._fail(translate(error, f"opening {partition.tp.topic}/{partition.number}"))
+            return
+        except MembershipLost as loss:
+            self.lose(loss, partition)
             return
         except ShuntError as error:
             self._fail(error)
@@ -419,14 +426,14 @@ class Membership(ConsumerRebalanceListener):
         self._work.opened(partition, committed)
         self.wake()
 
-    async def _read_committed(self, tp: TopicPartition) -> Committed:
+    async def _read_committed(self, partition: OwnedPartition) -> Committed:
         """The committed offset with its metadata, or where `kafka.start` says a new group begins."""
+        tp = partition.tp
         if self._admin is None or self._consumer is None:
             raise MembershipLost("the consumer is gone")
-        found = await self._admin.list_consumer_group_offsets(self._group, partitions=[tp])
-        stored = cast("Any", found.get(tp))
+        stored = await self._stored(self._admin, tp)
         first = (await self._consumer.beginning_offsets([tp]))[tp]
-        if stored is not None and stored.offset >= 0:
+        if stored.offset >= 0:
             if stored.offset < first:
                 raise StartError(
                     f"group {self._group}: offset {stored.offset} of {tp.topic}/{tp.partition} has expired, "
@@ -436,7 +443,21 @@ class Membership(ConsumerRebalanceListener):
             return Committed(stored.offset, stored.metadata or "")
         if self._connection.kafka.start == "earliest":
             return Committed(first, "")
-        return Committed((await self._consumer.end_offsets([tp]))[tp], "")
+        latest = Committed((await self._consumer.end_offsets([tp]))[tp], "")
+        # Committed at once: else the next start before the first record would begin at an end that has moved on.
+        await partition.pin(latest)
+        return latest
+
+    async def _stored(self, admin: AIOKafkaAdminClient, tp: TopicPartition) -> OffsetAndMetadata:
+        """What the group has committed of `tp`, offset -1 where nothing; the caller sets the deadline.
+
+        aiokafka looks past an error about the whole group (its coordinator is loading, or has moved): the answer
+        then names no partition at all, which must not pass for a group that begins.
+        """
+        while (stored := (await admin.list_consumer_group_offsets(self._group, partitions=[tp])).get(tp)) is None:
+            log.warning("group %s: its coordinator does not tell the offset of %s yet", self._group, tp)
+            await asyncio.sleep(REJOIN_PAUSE_S)
+        return stored
 
     async def _hand_over(self, partitions: frozenset[OwnedPartition], within_s: float) -> None:
         """CLOSING, then the lane finishes what it can within the time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from confluent_kafka import Producer
 
 from stream_app.errors import DeliveryRefused, KafkaUnreachable, MembershipLost, MembershipLostTooOften, StartError
 from stream_app.events import Outgoing
+from stream_app.kafka.connection import Connection
 from stream_app.kafka.transactions import TransactionalOutput
 from tests.kafka.copy_lane import CopyLane
 from tests.kafka.reading import committed_and_end, produce, read_all
@@ -114,7 +116,7 @@ async def test_a_refused_produce_loses_nothing(stack, make_topic, unique_name, m
         assert committed == 1
 
 
-async def test_a_fenced_worker_delivers_nothing_and_joins_again(stack, make_topic, unique_name):
+async def test_a_fenced_worker_delivers_nothing_and_joins_again(stack, make_topic, unique_name, caplog):
     """Whoever opens the same partition later fences the first: its work is dropped, the process lives on."""
     source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
     lane = CopyLane(stack.bootstrap_servers, source, target, group)
@@ -134,6 +136,8 @@ async def test_a_fenced_worker_delivers_nothing_and_joins_again(stack, make_topi
         assert lane.membership.lost_count == lane.losses == 1
         assert not task.done()
     assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == [b"1", b"2"]
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_losing_membership_too_often_ends_the_worker(stack, make_topic, unique_name):
@@ -185,6 +189,57 @@ async def test_a_first_start_begins_where_the_setting_says(stack, make_topic, un
         produce(stack.bootstrap_servers, source, [b"new"])
         await until(lambda: lane.copied == len(expected))
     assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == expected
+
+
+async def test_a_latest_start_counts_from_the_first_start(stack, make_topic, unique_name):
+    """With `start = latest`, what arrives while the worker is away is read, even if it had read nothing before."""
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    produce(stack.bootstrap_servers, source, [b"old"])
+    first = CopyLane(stack.bootstrap_servers, source, target, group, start="latest")
+    async with running(first):
+        await until(lambda: owns(first))
+    produce(stack.bootstrap_servers, source, [b"while away"])
+    second = CopyLane(stack.bootstrap_servers, source, target, group, start="latest")
+    async with running(second):
+        await until(lambda: second.copied == 1, within_s=10)
+    assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == [b"while away"]
+
+
+class LoadingCoordinator(Connection):
+    """Its group coordinator is loading for the first two questions, as after a broker's restart."""
+
+    silent = 2
+
+    @asynccontextmanager
+    async def admin(self):
+        async with super().admin() as admin:
+            ask = admin.list_consumer_group_offsets
+
+            async def answer(*args, **kwargs):
+                if self.silent:
+                    self.silent -= 1
+                    return {}  # what aiokafka makes of an error about the whole group
+                return await ask(*args, **kwargs)
+
+            admin.list_consumer_group_offsets = answer
+            yield admin
+
+
+async def test_a_loading_coordinator_is_no_first_start(stack, make_topic, unique_name):
+    """A coordinator that does not tell the offsets yet is asked again: nothing is copied a second time."""
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    produce(stack.bootstrap_servers, source, [b"1", b"2", b"3"])
+    first = CopyLane(stack.bootstrap_servers, source, target, group)
+    async with running(first):
+        await until(lambda: first.copied == 3)
+    produce(stack.bootstrap_servers, source, [b"4"])
+    second = CopyLane(stack.bootstrap_servers, source, target, group)
+    second.membership._connection = LoadingCoordinator(second.membership._connection.kafka)
+    async with running(second):
+        await until(lambda: second.copied >= 1)
+    assert second.membership._connection.silent == 0
+    copies = read_all(stack.bootstrap_servers, target)
+    assert [message.value() for message in copies] == [b"1", b"2", b"3", b"4"]
 
 
 async def test_no_broker_is_said_in_one_line(unique_name):
