@@ -186,10 +186,17 @@ class TransactionalOutput:
         """Aborts as far as that is possible: a fenced producer cannot, and need not."""
         with contextlib.suppress(KafkaError, AssertionError):
             await self._producer.abort_transaction()
-        # aiokafka keeps the end of a fenced transaction in a future that nobody can await any more.
-        waiter = cast("Any", self._producer)._txn_manager.wait_for_transaction_end()  # noqa: SLF001
-        if waiter is not None and waiter.done():
-            _look_at(waiter)
+        self._look_at_leftovers()
+
+    def _look_at_leftovers(self) -> None:
+        """A fenced producer fails futures that nobody can await: the transaction's end, and its queued batches'."""
+        producer = cast("Any", self._producer)
+        left = [producer._txn_manager.wait_for_transaction_end()]  # noqa: SLF001 - no public way leads to them
+        queues = producer._message_accumulator._batches.values()  # noqa: SLF001
+        left += [batch._drain_waiter for queue in queues for batch in queue]  # noqa: SLF001
+        for future in left:
+            if future is not None and future.done():
+                _look_at(future)
 
     async def close(self) -> None:
         """Waits for a running transaction, then ends the producer. Never raises; bounded in time."""
