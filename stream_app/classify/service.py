@@ -87,6 +87,7 @@ class ClassifyLane:
         self._ripe = asyncio.Event()
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._tasks: asyncio.TaskGroup | None = None
+        self._working: set[asyncio.Task[None]] = set()
         self._judged = False
         self._next_start_s = 0.0
         self._size = BatchSize(settings.classify.batch_records_max)
@@ -99,8 +100,9 @@ class ClassifyLane:
                 pumping = self._tasks.create_task(self._pump())
                 ticking = self._tasks.create_task(self._tick())
                 await self.membership.run(stop)
-                pumping.cancel()
-                ticking.cancel()
+                # What still works has lost its partitions: it would wait for Triton, and keep the worker from ending.
+                for task in (pumping, ticking, *self._working):
+                    task.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -155,7 +157,9 @@ class ClassifyLane:
             # A transaction costs about 1 ms of CPU, so their number a second is bounded.
             pause_s = len(runs) / self._settings.kafka.transactions_per_s_max
             self._next_start_s = asyncio.get_running_loop().time() + pause_s
-            cast("asyncio.TaskGroup", self._tasks).create_task(self._work(runs))
+            working = cast("asyncio.TaskGroup", self._tasks).create_task(self._work(runs))
+            self._working.add(working)
+            working.add_done_callback(self._working.discard)
             if any(feed.can_run for feed in self._feeds.values()):
                 self._ripe.set()
 

@@ -7,8 +7,10 @@ import json
 
 import pytest
 
+from stream_app.classify.start import classify_lane
 from stream_app.codec import decode_dead_letter, decode_escalation
 from stream_app.errors import UnreadableTopic
+from stream_app.telemetry import Metrics
 from tests.classify.lanes import caught_up, classifying, pipeline
 from tests.kafka.reading import committed_and_end, produce, read_all
 
@@ -239,6 +241,38 @@ async def test_triton_killed_and_restarted_loses_nothing(stack, make_topic, uniq
     ]
     assert sorted(found) == sorted(f"r-{number}" for number in range(4_000))
     assert read_all(stack.bootstrap_servers, settings.kafka.names.dlq) == []
+
+
+class NeverDecides:
+    """A decider whose Triton never comes back."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def decide(self, texts):
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_drain_ends_while_triton_is_away(stack, make_topic, unique_name):
+    """A batch that waits for Triton does not keep the worker from ending, and is left uncommitted."""
+    settings = pipeline(stack, make_topic, unique_name, partitions=1, kafka={"drain_timeout_s": 2.0})
+    names = settings.kafka.names
+    produce(stack.bootstrap_servers, names.input, [event(number, "good") for number in range(100)], partitions=1)
+    stop = asyncio.Event()
+    async with classify_lane(settings, Metrics()) as lane:
+        lane._decider = decider = NeverDecides()
+        task = asyncio.create_task(lane.run(stop))
+        await asyncio.wait_for(decider.asked.wait(), 30)
+        stop.set()
+        done, _ = await asyncio.wait({task}, timeout=10)
+        task.cancel()
+    assert done
+    task.result()
+    assert read_all(stack.bootstrap_servers, names.decisions) == []
+    async with classifying(settings) as task:
+        await caught_up(settings, task)
+    assert len(read_all(stack.bootstrap_servers, names.decisions)) == 100
 
 
 @pytest.mark.parametrize("decisions_partitions", [1, 5])
