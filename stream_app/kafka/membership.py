@@ -187,6 +187,7 @@ class Membership(ConsumerRebalanceListener):
         self._make_output = make_output
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._epoch = 0
+        self._leaving = False
         self._losses: deque[float] = deque()
         self._failure: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
@@ -244,6 +245,7 @@ class Membership(ConsumerRebalanceListener):
     async def _stay_joined(self, stop: asyncio.Event) -> None:
         """One membership: from joining to `stop`, or to its loss (MembershipLost)."""
         self._failure = asyncio.get_running_loop().create_future()
+        self._leaving = False
         async with self._connection.admin() as self._admin:
             consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker")
             stopping = asyncio.create_task(stop.wait())
@@ -266,6 +268,7 @@ class Membership(ConsumerRebalanceListener):
                 raise translate(error, f"reading {self._topic}") from error
             finally:
                 stopping.cancel()
+                self._leaving = True
                 self._drop(list(self._owned.values()))
                 await self._finish_tasks()
                 await consumer.stop()
@@ -386,6 +389,8 @@ class Membership(ConsumerRebalanceListener):
     ) -> None:
         """Notes what was given, and leaves the opening to tasks of their own."""
         self._epoch += 1
+        if self._leaving:
+            return  # a rebalance while producers close: nobody would ever drop what is opened now
         for tp in sorted(cast("set[TopicPartition]", assigned)):
             producer_id = f"{self._group}:{tp.topic}:{tp.partition}"
             kafka = self._connection.kafka

@@ -242,6 +242,32 @@ async def test_a_loading_coordinator_is_no_first_start(stack, make_topic, unique
     assert [message.value() for message in copies] == [b"1", b"2", b"3", b"4"]
 
 
+class SlowToClose(TransactionalOutput):
+    """Its producer takes seconds to close, as one does whose broker is away."""
+
+    async def close(self) -> None:
+        await asyncio.sleep(6)
+        await super().close()
+
+
+async def test_a_leaving_worker_opens_nothing(stack, make_topic, unique_name):
+    """A rebalance while a worker leaves gives it partitions again: it opens none, since nobody would drop them."""
+    source, target, group = make_topic("in", partitions=2), make_topic("out"), unique_name("group")
+    leaving = CopyLane(stack.bootstrap_servers, source, target, group, make_output=SlowToClose)
+    staying = CopyLane(stack.bootstrap_servers, source, target, group)
+    stop = asyncio.Event()
+    task = asyncio.create_task(leaving.run(stop))
+    await until(lambda: owns(leaving))
+    joined = leaving.membership._epoch
+    stop.set()
+    await until(lambda: not list(leaving.membership.owned))
+    async with running(staying):
+        await asyncio.wait({task}, timeout=40)
+    task.result()
+    assert leaving.membership._epoch > joined
+    assert not list(leaving.membership.owned)
+
+
 async def test_no_broker_is_said_in_one_line(unique_name):
     """A worker that finds no broker at its start says where it looked."""
     lane = CopyLane("127.0.0.1:1", "in", "out", unique_name("group"))
