@@ -26,6 +26,9 @@ class EventDecoder:
         self._text_paths = tuple(tuple(path.split(".")) for path in settings.text_fields)
         self._text_names = " or ".join(repr(path) for path in settings.text_fields)
         self._text_bytes_max = settings.text_bytes_max
+        single = self._text_paths[0] if len(self._text_paths) == 1 else ()
+        self._plain_text_name = single[0] if len(single) == 1 else None
+        self._plain_id_name = self._id_path[0] if len(self._id_path) == 1 else None
         paths = (self._id_path, *self._text_paths)
         self._used = frozenset(path[0] for path in paths if len(path) == 1)
         self._used_with_envelope = frozenset(path[0] for path in self._text_paths if len(path) == 1)
@@ -55,9 +58,34 @@ class EventDecoder:
         if value[:1] == b"\0":
             raise _frame(value)
         members = split(value)
-        text = self._text(members)
-        event_id = self._id(members) or source.ref
+        text = self._plain_text(members) or self._text(members)
+        event_id = self._plain_id(members) or self._id(members) or source.ref
         return Event(event_id, text, rest(value, members, self._used), source, key, traceparent)
+
+    def _plain_text(self, members: Members) -> str | None:
+        """The text where it is as nearly always: one short string at the top. None: look closer."""
+        if self._plain_text_name is None:
+            return None
+        raw = members.get(self._plain_text_name)
+        if raw is None or len(raw) > self._text_bytes_max:  # JSON is never shorter than the text it stands for
+            return None
+        try:
+            text = decode_string(raw)
+        except msgspec.ValidationError:
+            return None
+        return None if text.isspace() else text
+
+    def _plain_id(self, members: Members) -> str | None:
+        """The id where it is as nearly always: a short string at the top. None: look closer."""
+        if self._plain_id_name is None:
+            return None
+        raw = members.get(self._plain_id_name)
+        if raw is None or len(raw) > ID_BYTES_MAX:
+            return None
+        try:
+            return decode_string(raw)
+        except msgspec.ValidationError:
+            return None
 
     def _id(self, members: Members) -> str | None:
         """The id as text, an integer's own digits included; None where there is none."""
