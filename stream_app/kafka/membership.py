@@ -271,8 +271,17 @@ class Membership(ConsumerRebalanceListener):
                 self._leaving = True
                 self._drop(list(self._owned.values()))
                 await self._finish_tasks()
-                await consumer.stop()
+                await self._stop(consumer)
                 self._failure.cancel()
+
+    @staticmethod
+    async def _stop(consumer: AIOKafkaConsumer) -> None:
+        """Leaves the group. aiokafka raises here again what its fetching died of, with its connections open."""
+        try:
+            await consumer.stop()
+        except KafkaError as error:
+            log.warning("a consumer did not stop cleanly: %r", error)
+            await cast("Any", consumer)._client.close()  # noqa: SLF001
 
     # Fetching
 
@@ -361,6 +370,10 @@ class Membership(ConsumerRebalanceListener):
         self._wake.set()
 
     async def _note_positions(self, consumer: AIOKafkaConsumer) -> None:
+        # aiokafka's task that fetches may die; `getmany` then returns nothing for ever, and says nothing.
+        fetcher = cast("Any", consumer)._fetcher.error_future  # noqa: SLF001
+        if fetcher.done():
+            fetcher.result()
         for partition in list(self._owned.values()):
             if partition.life.status is not PartitionStatus.READY or partition.tp not in consumer.assignment():
                 continue

@@ -268,6 +268,20 @@ async def test_a_leaving_worker_opens_nothing(stack, make_topic, unique_name):
     assert not list(leaving.membership.owned)
 
 
+async def test_a_dead_fetch_task_is_noticed(stack, make_topic, unique_name):
+    """When aiokafka's task that fetches dies, the worker joins again, and goes on where it was."""
+    source, target = make_topic("in"), make_topic("out")
+    lane = CopyLane(stack.bootstrap_servers, source, target, unique_name("group"))
+    async with running(lane):
+        produce(stack.bootstrap_servers, source, [b"1"])
+        await until(lambda: lane.copied == 1)
+        lane.membership._consumer._fetcher._get_actions_per_node = None  # its next turn fails
+        await until(lambda: lane.losses == 1)
+        produce(stack.bootstrap_servers, source, [b"2"])
+        await until(lambda: lane.copied == 2)
+    assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == [b"1", b"2"]
+
+
 async def test_no_broker_is_said_in_one_line(unique_name):
     """A worker that finds no broker at its start says where it looked."""
     lane = CopyLane("127.0.0.1:1", "in", "out", unique_name("group"))
