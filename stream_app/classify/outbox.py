@@ -144,7 +144,7 @@ class Outbox:
         for column in columns:
             for index, count in enumerate(np.bincount(column.label, minlength=len(column.labels)).tolist()):
                 tally.answers[column.task, column.labels[index]] += count
-        chosen = [events[row] for row in rows]
+        chosen = events if len(rows) == len(events) else [events[row] for row in rows]
         topic, same = self._decisions.name, self._decisions.partitions == self._input.partitions
         roomy = self._decisions.message_bytes_max - SIZE_MARGIN_BYTES
         outgoing: list[Outgoing] = []
