@@ -95,9 +95,9 @@ class Stopwatch:
         print(json.dumps({"name": name, "records": records, "seconds": seconds, "cpu_s": cpu_s}), flush=True)
 
 
-async def bare(bootstrap: str, topic: str, records: int) -> None:
+async def bare(bootstrap: str, topic: str, records: int, compression: str) -> None:
     """aiokafka alone: a transactional producer and a chain of transactions for each partition."""
-    connection = Connection(Kafka(bootstrap_servers=bootstrap, input_topic=topic))
+    connection = Connection(Kafka(bootstrap_servers=bootstrap, input_topic=topic, compression=compression))
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=bootstrap,
@@ -178,7 +178,7 @@ def run_part(part: str, *arguments: str) -> dict[str, float]:
     return json.loads(output.strip().splitlines()[-1])
 
 
-async def compare(records: int, rounds: int) -> None:
+async def compare(records: int, rounds: int, bare_compression: str) -> None:
     """Bare, shunt, bare, shunt, ...: the median of the ratios of neighbours."""
     with tempfile.TemporaryDirectory() as folder:
         async with Stack.start(
@@ -189,6 +189,7 @@ async def compare(records: int, rounds: int) -> None:
                 topic = f"bench-{number}"
                 await fill(stack.bootstrap_servers, topic, records)
                 common = ["--records", str(records), "--bootstrap", stack.bootstrap_servers, "--topic", topic]
+                common += ["--bare-compression", bare_compression]
                 for part in ("bare", "shunt"):
                     result = await asyncio.to_thread(run_part, part, *common, "--triton", stack.triton_grpc)
                     found[part].append(result)
@@ -214,17 +215,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=600_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--bare-compression", default="none", help="of the bare loop's output; aiokafka's default: none"
+    )
     parser.add_argument("--part")
     parser.add_argument("--bootstrap")
     parser.add_argument("--triton")
     parser.add_argument("--topic")
     given = parser.parse_args()
     if given.part == "bare":
-        asyncio.run(bare(given.bootstrap, given.topic, given.records))
+        asyncio.run(bare(given.bootstrap, given.topic, given.records, given.bare_compression))
     elif given.part == "shunt":
         asyncio.run(shunt(given.bootstrap, given.triton, given.topic, given.records))
     else:
-        asyncio.run(compare(given.records, given.rounds))
+        asyncio.run(compare(given.records, given.rounds, given.bare_compression))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Connection:
             request_timeout_ms=max(self.kafka.transaction_timeout_ms, 10_000),
             acks="all",
             linger_ms=0,
+            compression_type=None if self.kafka.compression == "none" else self.kafka.compression,
         )
 
     async def start(self, client: AIOKafkaConsumer) -> None:

@@ -14,7 +14,6 @@ fit, is not believed: everything from the committed offset on counts as unfinish
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from dataclasses import dataclass, field
 
@@ -69,7 +68,7 @@ def decode(metadata: str, committed: int) -> Restored:
         return _doubted("its check sum does not fit")
     try:
         raw = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; characters outside ASCII are another
         return _doubted("its bitmap cannot be read")
     return Restored(frozenset(_set_bits(raw, committed)), extra, None)
 

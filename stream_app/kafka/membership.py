@@ -414,8 +414,14 @@ class Membership(ConsumerRebalanceListener):
             )
             partition = self._owned[tp] = OwnedPartition(tp, self._epoch, output, self)
             partition.opening = asyncio.create_task(self._open(partition))
+            partition.opening.add_done_callback(self._note_opening)
 
     # Opening and closing
+
+    def _note_opening(self, task: asyncio.Task[None]) -> None:
+        """An opening that dies of something unforeseen ends the worker: nobody else would ever look at it."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
 
     async def _open(self, partition: OwnedPartition) -> None:
         """The four steps at the head of this module."""

@@ -209,3 +209,7 @@ class TransactionalOutput:
                 await self._producer.stop()
         except (KafkaError, TimeoutError) as error:
             log.warning("a producer did not close cleanly: %r", error)
+            # aiokafka counts it as closed now and would leave its connections and their tasks behind.
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._producer.client.close()
