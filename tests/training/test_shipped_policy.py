@@ -1,5 +1,6 @@
 """The policy that is shipped fits the models that are shipped, and keeps its promise on rows it never saw."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,14 +10,17 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from stream_app.classify.triton import TritonModels
+from stream_app.local.demo import config as demo_config
 from stream_app.local.demo.config import shipped_models_path, shipped_policy
 from stream_app.local.stack import Stack
+from stream_app.routing.decide import Route
 from stream_app.routing.routers import task_routers
 from stream_app.training.demo_policy import TASKS, TIMEOUT_S
 from stream_app.training.evaluate import evaluation
 from stream_app.training.recorded import label_indexes, read_recorded
 from stream_app.training.scoring import route
 
+REVIEWS = Path(demo_config.__file__).parents[1] / "reviews.jsonl"
 LLM = "gpt-3.5-turbo-1106"
 
 
@@ -66,3 +70,20 @@ async def test_it_earns_its_keep_on_half_b(tmp_path):
     assert found.escalated_share <= 0.25
     assert found.llm.accuracy >= found.small_accuracy + 0.015
     assert found.bound_held
+
+
+async def test_no_text_in_another_language_is_accepted(tmp_path):
+    """Every review of the demo that is not English goes to the LLM for its sentiment, most as out of its domain."""
+    task, policy = TASKS[0], shipped_policy()
+    lines = REVIEWS.read_text(encoding="utf-8").splitlines()
+    texts = [review["text"] for review in map(json.loads, lines) if review["language"] != "en"]
+    assert len(texts) >= 35
+    stack = Stack.start(
+        tmp_path, kafka=False, llm=False, model_repository=shipped_models_path(), load_models=list(task.models)
+    )
+    async with stack as running, TritonModels.connect(running.triton_grpc, TIMEOUT_S) as models:
+        served = {name: await models.describe(name) for name in task.models}
+        (router,) = task_routers([task], served, policy)
+        routed = await route(models, router, texts, lambda _: None)
+    assert not routed.accepted.any(), [text for text, taken in zip(texts, routed.accepted, strict=True) if taken]
+    assert (routed.route == Route.OUT_OF_DOMAIN).mean() > 0.9
