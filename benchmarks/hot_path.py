@@ -158,7 +158,7 @@ async def shunt(bootstrap: str, triton: str, topic: str, records: int) -> None:
     async with classify_lane(settings, metrics) as lane:
         running = asyncio.create_task(lane.run(stop))
         while True:
-            if any(feed.partition.position > 0 for feed in lane._feeds.values()):  # noqa: SLF001
+            if any(feed.partition.position > 0 for feed in lane._feeds.values()):  # noqa: SLF001 - the first record
                 watch.start()
             done = sum(found.committed or 0 for found in metrics.progress("classify").values())
             if done >= records:

@@ -69,9 +69,9 @@ class Committed:
 class OwnedPartition:
     """A partition this worker owns, in one assignment. Lanes keep what they know of it under this object."""
 
-    def __init__(self, tp: TopicPartition, epoch: int, output: TransactionalOutput, membership: Membership) -> None:
+    def __init__(self, tp: TopicPartition, output: TransactionalOutput, membership: Membership) -> None:
         self.tp = tp
-        self.life = PartitionLife(epoch)
+        self.life = PartitionLife()
         self.committed = -1
         self.position = 0
         """Next offset to fetch: every record below it has reached the lane."""
@@ -412,7 +412,7 @@ class Membership(ConsumerRebalanceListener):
                 self._group,
                 kafka.transaction_timeout_ms / 1000 * 2,
             )
-            partition = self._owned[tp] = OwnedPartition(tp, self._epoch, output, self)
+            partition = self._owned[tp] = OwnedPartition(tp, output, self)
             partition.opening = asyncio.create_task(self._open(partition))
             partition.opening.add_done_callback(self._note_opening)
 

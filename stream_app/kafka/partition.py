@@ -34,17 +34,16 @@ class IllegalMove(RuntimeError):  # noqa: N818 - named for what happened
 
 
 class PartitionLife:
-    """Status, assignment epoch and watermark of one partition in one assignment.
+    """Status and watermark of one partition in one assignment.
 
-    `epoch` is the number of the assignment it belongs to; a record is accepted only in READY, for the epoch that
-    is current, and from `next_offset` on: aiokafka hands out records during callbacks, and from a position older
-    than the fence (FACTS: both gave thousands of duplicates).
+    Every assignment makes a life of its own, so nothing of an earlier one can pass. A record is accepted only in
+    READY, and from `next_offset` on: aiokafka hands out records during callbacks, and from a position older than
+    the fence (both gave thousands of duplicates when measured).
     """
 
-    __slots__ = ("epoch", "next_offset", "status")
+    __slots__ = ("next_offset", "status")
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self) -> None:
         self.status = PartitionStatus.OPENING
         self.next_offset = 0
 

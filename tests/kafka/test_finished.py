@@ -117,7 +117,7 @@ TestLedger = Ledger.TestCase
 @given(st.lists(st.sampled_from(list(PartitionStatus)), max_size=6))
 def test_only_legal_moves_are_made(moves):
     """A partition goes from where it is only to where the table says; LOST is the end."""
-    life = PartitionLife(1)
+    life = PartitionLife()
     for move in moves:
         before = life.status
         if move in LEGAL_MOVES[before]:
@@ -132,7 +132,7 @@ def test_only_legal_moves_are_made(moves):
 @given(st.integers(0, 100), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 20)), max_size=20))
 def test_the_gate_admits_every_offset_at_most_once_and_in_order(start, runs):
     """Records handed out twice, or from a position older than the fence, are not accepted."""
-    life = PartitionLife(1)
+    life = PartitionLife()
     assert life.admit(0, 1_000) is None, "nothing is accepted while opening"
     life.ready(start)
     seen: list[int] = []
