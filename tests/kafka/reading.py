@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from confluent_kafka import Message
+
 LOADING = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+READ_WITHIN_S = 60.0
+"""How long no record may come before a reader gives up: a transaction that hangs holds readers back."""
 
 
 def produce(
@@ -29,6 +37,12 @@ def produce(
 
 def read_all(bootstrap_servers: str, topic: str, isolation: str = "read_committed") -> list:
     """Every record of the topic up to its end at the time of the call, as confluent messages, by partition."""
+    found = list(each_message(bootstrap_servers, topic, isolation))
+    return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+
+def each_message(bootstrap_servers: str, topic: str, isolation: str = "read_committed") -> Iterator[Message]:
+    """The records of a topic to its end at the time of the call, one by one: in order within a partition."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -37,20 +51,21 @@ def read_all(bootstrap_servers: str, topic: str, isolation: str = "read_committe
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "fetch.max.bytes": 60_000_000,
+            "queued.max.messages.kbytes": 65_536,
         }
     )
     try:
         partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
-        found, ended, deadline = [], set(), time.monotonic() + 60
+        ended, deadline = set(), time.monotonic() + READ_WITHIN_S
         while len(ended) < len(partitions) and time.monotonic() < deadline:
             for message in consumer.consume(2_000, 0.5):
-                if message.error():
+                deadline = time.monotonic() + READ_WITHIN_S
+                if not message.error():
+                    yield message
+                elif message.error().code() == KafkaError._PARTITION_EOF:
                     ended.add(message.partition())
-                else:
-                    found.append(message)
         assert len(ended) == len(partitions), "the end of the topic was not reached"
-        return sorted(found, key=lambda message: (message.partition(), message.offset()))
     finally:
         consumer.close()
 
