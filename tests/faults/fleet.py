@@ -9,9 +9,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 AS_A_USER = "stream_app.cli"
 RESTART_PAUSE_S = 1.0

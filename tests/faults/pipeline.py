@@ -1,0 +1,140 @@
+"""A pipeline on topics of its own: the settings file a user would write, its topics, and whether it is at rest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.kafka.reading import committed_and_end
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SESSION_S = 6.0
+HANDOVER_S = 2.0
+TEXT_BYTES_MAX = 20_000
+TOPIC_BYTES_MAX = 4_000_000
+
+CONFIG = """
+[kafka]
+bootstrap_servers = "{kafka}"
+group = "{name}"
+input_topic = "{name}"
+session_timeout_ms = {session_ms}
+transaction_timeout_ms = 10000
+handover_s = {handover_s}
+[events]
+text_bytes_max = {text_bytes_max}
+[triton]
+url = "{triton}"
+[[tasks]]
+name = "sentiment"
+tiers = ["scripted"]
+threshold = 0.9
+[decisions]
+provisional = {provisional}
+[llm]
+usd_per_hour = 1000.0
+usd_per_day = 1000.0
+deadline_s = 600
+timeout_s = {timeout_s}
+[[llm.endpoints]]
+base_url = "{llm}"
+requests_per_minute = 60000
+tokens_per_minute = 60000000
+[web]
+port = 0
+"""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Where everything is. Topics: input, decisions, escalations, dlq and review."""
+
+    bootstrap_servers: str
+    triton: str
+    llm: str
+    name: str
+    partitions: int = 4
+    decisions_partitions: int | None = None
+    """Another number than the input's: the key chooses the partition."""
+    replicas: int = 1
+    provisional: bool = False
+    timeout_s: float = 10.0
+
+    def topic(self, use: str) -> str:
+        return self.name if use == "input" else f"{self.name}-{use}"
+
+    def write_settings(self, folder: Path) -> None:
+        text = CONFIG.format(
+            kafka=self.bootstrap_servers,
+            triton=self.triton,
+            llm=self.llm,
+            name=self.name,
+            session_ms=int(SESSION_S * 1000),
+            handover_s=HANDOVER_S,
+            text_bytes_max=TEXT_BYTES_MAX,
+            provisional=str(self.provisional).lower(),
+            timeout_s=self.timeout_s,
+        )
+        (folder / "shunt.toml").write_text(text)
+
+    def create_topics(self) -> None:
+        """Makes the topics; returns when a client sees them all. `max.message.bytes` is below the DLQ's on purpose."""
+        counts = {
+            "input": self.partitions,
+            "decisions": self.decisions_partitions or self.partitions,
+            "escalations": self.partitions,
+            "dlq": self.partitions,
+            "review": self.partitions,
+        }
+        roomy = {"max.message.bytes": str(TOPIC_BYTES_MAX)}
+        topics = [
+            NewTopic(
+                self.topic(use),
+                number,
+                self.replicas,
+                config=roomy if use in {"input", "dlq"} else {},
+            )
+            for use, number in counts.items()
+        ]
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        for made in admin.create_topics(topics).values():
+            made.result(30)
+        deadline = time.monotonic() + 30
+        while not {topic.topic for topic in topics} <= set(admin.list_topics(timeout=10).topics):
+            assert time.monotonic() < deadline, "topics were made and are not seen"
+            time.sleep(0.1)
+
+    def lags(self) -> dict[str, dict[int, int]]:
+        """Records that are not committed, by lane and partition."""
+        return {
+            lane: {
+                number: end - max(0, committed)
+                for number, (committed, end) in committed_and_end(
+                    self.bootstrap_servers, self.topic(use), f"{self.name}-{lane}"
+                ).items()
+            }
+            for lane, use in (("classify", "input"), ("escalate", "escalations"))
+        }
+
+    def wait_for_rest(self, within_s: float) -> float:
+        """Returns when the lag of both lanes is exactly 0 on every partition: after how many seconds."""
+        began_s, best, progress_s = time.monotonic(), None, time.monotonic()
+        while True:
+            try:
+                lags = self.lags()
+            except KafkaException:
+                time.sleep(0.5)
+                continue
+            left = sum(sum(lane.values()) for lane in lags.values())
+            if left == 0:
+                return time.monotonic() - began_s
+            if best is None or left < best:
+                best, progress_s = left, time.monotonic()
+            assert time.monotonic() - progress_s < within_s, f"no progress for {within_s:.0f} s: {lags}"
+            time.sleep(0.5)
