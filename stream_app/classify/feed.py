@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from aiokafka.structs import ConsumerRecord
 
-    from stream_app.kafka.membership import OwnedPartition
+    from stream_app.kafka.owned import OwnedPartition
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from stream_app.classify.deciding import Decider
     from stream_app.codec import Codec
-    from stream_app.kafka.membership import Committed, Membership, OwnedPartition
+    from stream_app.kafka.membership import Membership
+    from stream_app.kafka.owned import Committed, OwnedPartition
     from stream_app.settings import Settings
     from stream_app.telemetry import Metrics
 

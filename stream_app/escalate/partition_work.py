@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stream_app.escalate.outbox import Outcome
     from stream_app.kafka.finished import FinishedOffsets
-    from stream_app.kafka.membership import OwnedPartition
+    from stream_app.kafka.owned import OwnedPartition
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from stream_app.escalate.partition_work import Item
     from stream_app.escalate.prices import Price
     from stream_app.escalate.prompt import Prompter
-    from stream_app.kafka.membership import Committed, Membership, OwnedPartition
+    from stream_app.kafka.membership import Membership
+    from stream_app.kafka.owned import Committed, OwnedPartition
     from stream_app.kafka.topics import TopicFound
     from stream_app.settings import Settings
     from stream_app.telemetry import Metrics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stream_app.errors import MembershipLost
 from stream_app.events import Outgoing
 from stream_app.kafka.connection import Connection
-from stream_app.kafka.membership import Committed, Membership, OwnedPartition
+from stream_app.kafka.membership import Membership
 from stream_app.kafka.transactions import TransactionalOutput
 from stream_app.settings import Kafka
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiokafka.structs import ConsumerRecord
+
+    from stream_app.kafka.owned import Committed, OwnedPartition
 
 
 class CopyLane:

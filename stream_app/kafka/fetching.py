@@ -1,0 +1,136 @@
+"""The way of a record from the consumer to its lane: one loop that fetches, through each partition's gate."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from stream_app.errors import StartError
+from stream_app.kafka.partition import PartitionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.errors import KafkaError
+    from aiokafka.structs import TopicPartition
+
+    from stream_app.kafka.owned import LaneWork, OwnedPartition, Record
+
+POLL_MS = 50
+"""How long one fetch waits: bounds how late a resumed partition is seen."""
+FETCH_RECORDS_MAX = 16_384
+POSITIONS_EVERY_S = 0.5
+"""How often positions and ends are read: bounds how long a lag of one stays behind a transaction marker."""
+
+
+class Fetching:
+    """Hands the records of `owned` to the lane, from one consumer, in one membership."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        group: str,
+        owned: Mapping[TopicPartition, OwnedPartition],
+        work: LaneWork,
+        wake: asyncio.Event,
+    ) -> None:
+        self._consumer = consumer
+        self._group = group
+        self._owned = owned
+        self._work = work
+        self._wake = wake
+        self._held: set[OwnedPartition] = set()
+
+    async def run(self) -> None:
+        """Fetches until cancelled. Raises KafkaError for what ended the membership, StartError for lost records.
+
+        `getmany` is awaited directly, never through a task: between its return and the gate nothing else may
+        run, or a seek could come in between.
+        """
+        loop = asyncio.get_running_loop()
+        positions_due_s = 0.0
+        while True:
+            self._hold_unwanted()
+            wanted = [partition.tp for partition in self._owned.values() if partition.wanted]
+            if wanted:
+                await self._fetch_once(wanted)
+            else:
+                await self._wait_for_wake()
+            if loop.time() >= positions_due_s:
+                await self._note_positions()
+                positions_due_s = loop.time() + POSITIONS_EVERY_S
+
+    async def _fetch_once(self, wanted: list[TopicPartition]) -> None:
+        try:
+            fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=FETCH_RECORDS_MAX)
+        except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
+            self._judge_offset_error(error)
+            return
+        for tp, records in fetched.items():
+            self._admit(tp, records)
+
+    def _admit(self, tp: TopicPartition, records: list[Record]) -> None:
+        partition = self._owned.get(tp)
+        if partition is None or not records:
+            return
+        accepted_from = partition.life.admit(records[0].offset, records[-1].offset)
+        if accepted_from is None:
+            return
+        if accepted_from > records[0].offset:
+            records = [record for record in records if record.offset >= accepted_from]
+        partition.position = partition.life.next_offset
+        self._work.arrived(partition, records)
+
+    def _judge_offset_error(self, error: KafkaError) -> None:
+        """Before a partition is opened, aiokafka's own position means nothing; after, an offset has expired."""
+        about: Any = error.args[0] if error.args else ()
+        for partition in self._owned.values():
+            named = about == partition.tp or (isinstance(about, dict) and partition.tp in about)
+            if named and partition.life.status is PartitionStatus.READY:
+                raise StartError(
+                    f"group {self._group}: the records of {partition.tp.topic}/{partition.number} from offset "
+                    f"{partition.life.next_offset} are gone from the broker ({type(error).__name__})",
+                    advice="they were deleted unread: set the group's offset by hand, knowing what is skipped",
+                )
+
+    def _hold_unwanted(self) -> None:
+        """Pauses at the broker what no lane wants, and resumes what is wanted again.
+
+        aiokafka forgets pauses in a rebalance, and throws away what was fetched for a paused partition.
+        """
+        unwanted = {partition for partition in self._owned.values() if not partition.wanted}
+        assigned = self._consumer.assignment()
+        for partition in self._held - unwanted:
+            if self._owned.get(partition.tp) is partition and partition.tp in assigned:
+                self._consumer.resume(partition.tp)
+        stopped = {partition for partition in unwanted - self._held if partition.tp in assigned}
+        self._consumer.pause(*(partition.tp for partition in stopped))
+        self._held = (self._held & unwanted) | stopped
+
+    async def _wait_for_wake(self) -> None:
+        """Nothing is wanted: wait for a resume or an assignment, but keep the consumer's errors coming."""
+        self._wake.clear()
+        if not self._owned:
+            await self._fetch_once([])  # aiokafka raises here what happened to the group
+            return
+        try:
+            async with asyncio.timeout(POSITIONS_EVERY_S):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _note_positions(self) -> None:
+        # aiokafka's task that fetches may die; `getmany` then returns nothing for ever, and says nothing.
+        fetcher = cast("Any", self._consumer)._fetcher.error_future  # noqa: SLF001
+        if fetcher.done():
+            fetcher.result()
+        for partition in list(self._owned.values()):
+            if partition.life.status is not PartitionStatus.READY or partition.tp not in self._consumer.assignment():
+                continue
+            position = await self._consumer.position(partition.tp)
+            if partition.life.status is PartitionStatus.READY:
+                partition.position = max(partition.position, position)
+            partition.end = self._consumer.last_stable_offset(partition.tp) or partition.end

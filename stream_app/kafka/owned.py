@@ -1,0 +1,140 @@
+"""A partition that this worker owns, and what a lane does with it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from stream_app.errors import MembershipLost
+from stream_app.kafka.partition import PartitionLife
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiokafka.structs import ConsumerRecord, TopicPartition
+
+    from stream_app.events import Outgoing
+    from stream_app.kafka.transactions import TransactionalOutput
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where a partition's work begins. `offset` is the next record's; `metadata` what stood beside it."""
+
+    offset: int
+    metadata: str
+
+
+class Owner(Protocol):
+    """Whose the partition is: the membership, as its partitions see it."""
+
+    def wake(self) -> None:
+        """A partition wants records again."""
+        ...
+
+    def lose(self, loss: MembershipLost, partition: OwnedPartition) -> None:
+        """The partition turned out not to be ours."""
+        ...
+
+
+class OwnedPartition:
+    """A partition this worker owns, in one assignment. Lanes keep what they know of it under this object."""
+
+    def __init__(self, tp: TopicPartition, output: TransactionalOutput, owner: Owner) -> None:
+        self.tp = tp
+        self.life = PartitionLife()
+        self.committed = -1
+        self.position = 0
+        """Next offset to fetch: every record below it has reached the lane."""
+        self.end = 0
+        """The last stable offset the broker told; `end - committed` is the lag."""
+        self.wanted = True
+        self.opening: asyncio.Task[None] | None = None
+        self._output = output
+        self._owner = owner
+        self._failed = False
+
+    @property
+    def number(self) -> int:
+        """The partition's number within its topic."""
+        return self.tp.partition
+
+    @property
+    def may_deliver(self) -> bool:
+        """True while outcomes may still be delivered (owned, or being handed over)."""
+        return self.life.may_deliver
+
+    @property
+    def lag(self) -> int:
+        """Records on the broker that are not committed yet."""
+        return max(0, self.end - self.committed) if self.committed >= 0 else 0
+
+    def pause(self) -> None:
+        """Asks for no more records; those already on the way still arrive. Never drops any."""
+        self.wanted = False
+
+    def resume(self) -> None:
+        """Asks for records again."""
+        if not self.wanted:
+            self.wanted = True
+            self._owner.wake()
+
+    async def deliver(self, outgoing: Sequence[Outgoing], offset: int, metadata: str = "") -> None:
+        """Delivers `outgoing` and commits `offset`, all or nothing; one call at a time for each partition.
+
+        Raises MembershipLost when the partition is not ours any more (the membership knows by then, and joins
+        again: the caller just drops the work), DeliveryRefused when the broker never will.
+        """
+        if not self.may_deliver or self._failed:
+            raise MembershipLost(f"{self.tp.topic}/{self.number} is not owned any more")
+        # Until it has succeeded it counts as failed: a later commit must never pass this one's records.
+        self._failed = True
+        try:
+            await self._output.commit(outgoing, self.tp, offset, metadata)
+        except MembershipLost as error:
+            self._owner.lose(error, self)
+            raise
+        self._failed = False
+        self.committed = offset
+
+    async def open_output(self) -> None:
+        """Fences the previous owner."""
+        await self._output.open()
+
+    async def pin(self, start: Committed) -> None:
+        """Commits where a new group begins, before its first record."""
+        await self._output.commit((), self.tp, start.offset, start.metadata)
+
+    async def close_output(self) -> None:
+        """Ends the opening, if it still runs, and the producer, after a transaction that still runs."""
+        if self.opening is not None:
+            self.opening.cancel()
+            await asyncio.wait({self.opening})
+        await self._output.close()
+
+
+class LaneWork(Protocol):
+    """What a lane does with the partitions it is given. All but `hand_over` are synchronous and must be quick."""
+
+    def opened(self, partition: OwnedPartition, committed: Committed) -> None:
+        """The partition is ready; its first record comes from `committed.offset` on."""
+        ...
+
+    def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
+        """Accepted records, in order. Bounded by the lane through `partition.pause()`."""
+        ...
+
+    async def hand_over(self, partitions: frozenset[OwnedPartition]) -> None:
+        """Starts no new work for `partitions`, finishes and delivers what is in flight. May be cancelled."""
+        ...
+
+    def lost(self, partition: OwnedPartition) -> None:
+        """Nothing of this partition may be delivered any more: drop its work."""
+        ...
+
+    def membership_lost(self) -> None:
+        """The group went on without this worker, which joins again. For counting: `lost` was called for each."""
+        ...
