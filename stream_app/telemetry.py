@@ -147,6 +147,7 @@ class Metrics:
         )
         self._membership_lost = self._count("membership_lost", "Times the group went on without us.", "lane")
         self._owned = self._gauge("partitions_owned", "Input partitions this worker owns.", "lane")
+        self._paused = self._gauge("partitions_paused", "Partitions that a bound on what waits holds back.", "lane")
         self._in_flight = self._gauge("records_in_flight", "Records taken in and not yet delivered.", "lane")
         self._waiting = self._gauge("waiting", "1 while the lane waits on purpose.", "lane", "reason")
         self._committed = self._gauge("committed_offset", "Next offset the lane will read.", "lane", "partition")
@@ -224,10 +225,14 @@ class Metrics:
         """The lane was fenced or expelled and joins again."""
         self._membership_lost.labels(lane).inc()
 
-    def partitions_owned(self, lane: Lane, n: int) -> None:
-        """The lane is a member of its group and owns `n` partitions now (0 where others own them all)."""
+    def partitions_owned(self, lane: Lane, n: int, paused: int = 0) -> None:
+        """The lane is a member of its group and owns `n` partitions now (0 where others own them all).
+
+        `paused` of them ask for no more records, because too much of them waits.
+        """
         self._joined.add(lane)
         self._owned.labels(lane).set(n)
+        self._paused.labels(lane).set(paused)
 
     def has_joined(self, lane: Lane) -> bool:
         """True once the lane has been given its partitions for the first time."""

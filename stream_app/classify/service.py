@@ -368,7 +368,8 @@ class ClassifyLane:
             await asyncio.sleep(TICK_S)
             feeds = list(self._feeds.values())
             if self.membership.joined:
-                self._metrics.partitions_owned("classify", len(feeds))
+                paused = sum(not feed.partition.wanted for feed in feeds)
+                self._metrics.partitions_owned("classify", len(feeds), paused)
             self._metrics.in_flight("classify", sum(feed.waiting for feed in feeds))
             for feed in feeds:
                 partition = feed.partition

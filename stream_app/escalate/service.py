@@ -236,7 +236,8 @@ class EscalateLane:
         while True:
             await asyncio.sleep(TICK_S)
             if self.membership.joined:
-                self._metrics.partitions_owned(LANE, len(self._works))
+                paused = sum(not work.partition.wanted for work in self._works.values())
+                self._metrics.partitions_owned(LANE, len(self._works), paused)
             self._metrics.waiting(LANE, self._admission.waits_for)
             self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works.values()))
             for work in self._works.values():
