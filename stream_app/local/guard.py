@@ -76,6 +76,7 @@ def _watch(server: subprocess.Popen[bytes], stack: int, wake_read: int) -> str:
 
 def _ask_to_stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
     server.terminate()
+    server.send_signal(signal.SIGCONT)  # one that was paused would not hear of it
     deadline = time.monotonic() + grace_s
     while server.poll() is None and time.monotonic() < deadline:
         # Meanwhile a `kill` may come after all, or the stack may go away: then nobody waits for grace.

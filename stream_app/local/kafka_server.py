@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import os
 import re
+import signal
 import subprocess
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.errors import StartError
 from stream_app.local.jars import Progress, jars_ready
 from stream_app.local.java import java_command, java_environment
-from stream_app.local.ports import ClaimedPort, claim_port
 from stream_app.local.process import GuardedProcess, last_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-KAFKA_PORT = 9092
-HEAP_MB = 512
 READY_DEADLINE_S = 120.0  # 4 s on two idle cores, 30 s on two that ten others share
 FORMAT_DEADLINE_S = 120.0
 STARTED = "Kafka Server started"
@@ -36,14 +33,16 @@ class Node:
     controller_port: int
 
 
-def server_properties(node: Node, nodes: Sequence[Node], data_dir: Path) -> str:
+def server_properties(
+    node: Node, nodes: Sequence[Node], data_dir: Path, more: Mapping[str, str] | None = None
+) -> str:
     """The broker's settings: Kafka's defaults, but for a cluster of `nodes` on one small machine.
 
     Replication needs as many brokers as it has copies; groups and transactions need not wait for late members
-    or dead workers longer than tests and demos do.
+    or dead workers longer than tests and demos do. `more` is added, or overrides.
     """
     copies = min(3, len(nodes))
-    settings = {
+    settings: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": node.id,
         "listeners": f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}",
@@ -72,35 +71,50 @@ def server_properties(node: Node, nodes: Sequence[Node], data_dir: Path) -> str:
         "broker.heartbeat.interval.ms": 500,
         # 128 MB by default, a quarter of our heap.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+        **(more or {}),
     }
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
-class KafkaServer:
-    """One broker, its state under `folder`; the log goes to `log`.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A broker's place in its cluster: itself, all nodes, and the id that all of them are formatted with.
 
-    The ports are chosen once and kept over restarts, since clients know them.
+    `properties` are added to `server_properties`, or override them.
     """
 
-    def __init__(self, folder: Path, log: Path, *, progress: Progress | None = None) -> None:
+    node: Node
+    nodes: Sequence[Node]
+    cluster_id: str
+    properties: Mapping[str, str]
+
+
+class KafkaServer:
+    """One broker, its state under `folder`; the log goes to `log`. `place` is asked at each start."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        log: Path,
+        place: Callable[[], Place],
+        *,
+        heap_mb: int,
+        progress: Progress | None = None,
+    ) -> None:
+        self.name = name
         self._folder = folder
         self._log = log
+        self._place = place
+        self._heap_mb = heap_mb
         self._progress = progress
-        self._claims: tuple[ClaimedPort, ClaimedPort] | None = None
         self._process: GuardedProcess | None = None
-
-    @property
-    def bootstrap_servers(self) -> str:
-        """`host:port`, once started."""
-        if self._claims is None:
-            raise StartError("Kafka was not started")
-        return f"127.0.0.1:{self._claims[0].number}"
 
     @property
     def process(self) -> GuardedProcess:
         """The broker's process, once started."""
         if self._process is None:
-            raise StartError("Kafka was not started")
+            raise StartError(f"{self.name} was not started")
         return self._process
 
     async def start(self) -> None:
@@ -109,14 +123,12 @@ class KafkaServer:
         Raises `StartError` with the reason and the log.
         """
         jars = await jars_ready(self._progress)
-        if self._claims is None:
-            self._claims = (claim_port(KAFKA_PORT), claim_port())
-        node = Node(1, self._claims[0].number, self._claims[1].number)
-        properties = self._write_properties(node)
-        await asyncio.to_thread(self._format_once, jars, properties)
+        place = self._place()
+        properties = self._write_properties(place)
+        await asyncio.to_thread(self._format_once, jars, properties, place.cluster_id)
         self._process = GuardedProcess(
-            "Kafka",
-            java_command("kafka.Kafka", str(properties), heap_mb=HEAP_MB, log_level="info"),
+            self.name,
+            java_command("kafka.Kafka", str(properties), heap_mb=self._heap_mb, log_level="info"),
             self._log,
             env=java_environment(jars),
             reason=first_trouble,
@@ -124,27 +136,39 @@ class KafkaServer:
         self._process.start()
         await self._process.wait_ready(self._says_started, deadline_s=READY_DEADLINE_S)
 
-    def release_ports(self) -> None:
-        """Let others have the ports; for a server that is not started again."""
-        for claim in self._claims or ():
-            claim.release()
-        self._claims = None
+    def pause(self) -> None:
+        """Stop the broker where it stands (SIGSTOP): its connections stay open, and nothing answers.
+
+        Raises `StartError` when it does not run.
+        """
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused broker go on (SIGCONT), which others may have given up meanwhile."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = self.process.pid
+        if pid is None:
+            raise StartError(f"{self.name} does not run")
+        os.kill(pid, number)
 
     async def _says_started(self) -> bool:
         return STARTED in self.process.log_since_start()
 
-    def _write_properties(self, node: Node) -> Path:
+    def _write_properties(self, place: Place) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         properties = self._folder / "server.properties"
-        properties.write_text(server_properties(node, [node], self._folder / "data"), encoding="utf-8")
+        text = server_properties(place.node, place.nodes, self._folder / "data", place.properties)
+        properties.write_text(text, encoding="utf-8")
         return properties
 
-    def _format_once(self, jars: list[Path], properties: Path) -> None:
+    def _format_once(self, jars: list[Path], properties: Path, cluster_id: str) -> None:
         if (self._folder / "data" / "meta.properties").exists():
             return
         command = java_command(
             "kafka.tools.StorageTool",
-            *("format", "-t", _cluster_id(), "-c", str(properties)),
+            *("format", "-t", cluster_id, "-c", str(properties)),
             heap_mb=128,
             log_level="warn",
         )
@@ -166,11 +190,6 @@ class KafkaServer:
         if done.returncode != 0:
             why = first_trouble(done.stdout)
             raise StartError("Kafka's folder could not be formatted", advice=f"{why} (log: {self._log})")
-
-
-def _cluster_id() -> str:
-    """A random id as Kafka writes them: 16 bytes in URL-safe base64 without padding."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def first_trouble(text: str) -> str | None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, TextIO, TypeVar
 
 from stream_app.errors import StartError
-from stream_app.local.kafka_server import KafkaServer
+from stream_app.local.kafka_cluster import KafkaCluster
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.llm_server import LlmServer
 from stream_app.local.triton_server import TritonServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from stream_app.local.jars import Progress
@@ -46,12 +46,11 @@ class StackInfo:
 
 
 class Server(Protocol):
-    """What the stack needs of a server: start it until ready, reach its process, free its ports."""
+    """What the stack needs of a server: start it until ready, reach its process."""
 
     @property
     def process(self) -> GuardedProcess: ...
     async def start(self) -> None: ...
-    def release_ports(self) -> None: ...
 
 
 class Stack:
@@ -62,6 +61,10 @@ class Stack:
 
     On leaving the block, and on any end of this process, kill -9 included, every server ends too. The stack is
     bound to no event loop: `open` and `close` may run in different ones. A folder has one stack at a time.
+
+    With `brokers=3` Kafka is a cluster that keeps three copies of everything and needs two; each broker, by its
+    id from 1 on, can be killed, started again, stopped and paused. `kafka_properties` are added to every
+    broker's settings, or override them.
     """
 
     def __init__(
@@ -74,13 +77,19 @@ class Stack:
         model_repository: Path | Sequence[Path] = (),
         load_models: Sequence[str] = (),
         llm_options: StandInOptions | None = None,
+        brokers: int = 1,
+        kafka_properties: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.dir = dir.resolve()
         self._progress = progress
         self._lock: TextIO | None = None
         repositories = [model_repository] if isinstance(model_repository, Path) else list(model_repository)
-        self.kafka = KafkaServer(self.dir / "kafka", self.dir / "kafka.log", progress=progress) if kafka else None
+        self.kafka = (
+            KafkaCluster(self.dir, brokers=brokers, properties=kafka_properties or {}, progress=progress)
+            if kafka
+            else None
+        )
         self.triton = (
             TritonServer(
                 self.dir / "triton",
@@ -104,6 +113,8 @@ class Stack:
         model_repository: Path | Sequence[Path] = (),
         load_models: Sequence[str] = (),
         llm_options: StandInOptions | None = None,
+        brokers: int = 1,
+        kafka_properties: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """A stack for `async with`: servers run inside the block. Entering raises `StartError` with the reason."""
@@ -115,12 +126,14 @@ class Stack:
             model_repository=model_repository,
             load_models=load_models,
             llm_options=llm_options,
+            brokers=brokers,
+            kafka_properties=kafka_properties,
             progress=progress,
         )
 
     @property
     def bootstrap_servers(self) -> str:
-        """Kafka's `host:port`."""
+        """Kafka's `host:port`, of each broker."""
         return _asked_for(self.kafka, "Kafka").bootstrap_servers
 
     @property
@@ -170,8 +183,9 @@ class Stack:
         Kafka is asked, so that its next start finds its logs in order; Triton has no state, and takes 3 s to go.
         """
         await asyncio.gather(*(_end(server, kill=server is self.triton) for _, server in self._servers()))
-        for _, server in self._servers():
-            server.release_ports()
+        for holder in (self.kafka, self.triton, self.llm):
+            if holder is not None:
+                holder.release_ports()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -190,21 +204,45 @@ class Stack:
         await self.close()
 
     async def start_kafka(self) -> None:
-        """Start Kafka again, on the ports and with the data it had."""
+        """Start Kafka again, every broker of it, on the ports and with the data it had."""
         await _asked_for(self.kafka, "Kafka").start()
 
     async def stop_kafka(self) -> None:
         """Stop Kafka in order."""
-        await _asked_for(self.kafka, "Kafka").process.stop()
+        await _asked_for(self.kafka, "Kafka").stop()
 
     async def kill_kafka(self) -> None:
-        """Kill Kafka (SIGKILL)."""
-        await _asked_for(self.kafka, "Kafka").process.kill()
+        """Kill Kafka, every broker of it (SIGKILL)."""
+        await _asked_for(self.kafka, "Kafka").kill()
 
     async def restart_kafka(self) -> None:
         """Stop Kafka in order and start it again."""
         await self.stop_kafka()
         await self.start_kafka()
+
+    async def start_broker(self, node_id: int) -> None:
+        """Start one broker again, on the ports and with the data it had; back in every set of in-sync replicas."""
+        await _asked_for(self.kafka, "Kafka").start_broker(node_id)
+
+    async def stop_broker(self, node_id: int) -> None:
+        """Stop one broker in order: its partitions are led by others before it goes."""
+        await _asked_for(self.kafka, "Kafka").broker(node_id).process.stop()
+
+    async def kill_broker(self, node_id: int) -> None:
+        """Kill one broker (SIGKILL)."""
+        await _asked_for(self.kafka, "Kafka").broker(node_id).process.kill()
+
+    def pause_broker(self, node_id: int) -> None:
+        """Stop one broker where it stands (SIGSTOP)."""
+        _asked_for(self.kafka, "Kafka").broker(node_id).pause()
+
+    def continue_broker(self, node_id: int) -> None:
+        """Let a paused broker go on (SIGCONT); `broker_in_sync` returns when it is back in the cluster."""
+        _asked_for(self.kafka, "Kafka").broker(node_id).resume()
+
+    async def broker_in_sync(self, node_id: int) -> None:
+        """Returns when the cluster takes the broker for alive, and no partition waits for it."""
+        await _asked_for(self.kafka, "Kafka").in_sync(node_id)
 
     async def start_triton(self) -> None:
         """Start Triton again, on the ports it had."""
@@ -240,8 +278,9 @@ class Stack:
             )
 
     def _servers(self) -> list[tuple[str, Server]]:
+        brokers = self.kafka.brokers if self.kafka is not None else ()
         every: list[tuple[str, Server | None]] = [
-            ("Kafka", self.kafka),
+            *((broker.name, broker) for broker in brokers),
             ("Triton", self.triton),
             ("the stand-in LLM", self.llm),
         ]
