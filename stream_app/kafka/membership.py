@@ -17,15 +17,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
-from stream_app.errors import KafkaUnreachable, MembershipLost, ShuntError
+from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost, ShuntError
 from stream_app.kafka.fetching import Fetching
 from stream_app.kafka.group_offsets import standing
+from stream_app.kafka.leaving import leave
 from stream_app.kafka.losses import Losses
+from stream_app.kafka.opening import growing_pauses_s, open_partition
 from stream_app.kafka.owned import Committed, OwnedPartition
 from stream_app.kafka.partition import PartitionStatus
 from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput, translate
@@ -33,6 +37,7 @@ from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.structs import TopicPartition
 
@@ -41,10 +46,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OPEN_TIMEOUT_S = 60.0
-DRAIN_SHARE = 0.8
-"""Of `drain_timeout_s`, after which the process is ended: the rest is for producers to close."""
-REJOIN_PAUSE_S = 0.5
+DRAIN_SHARE = 0.75
+CLOSINGS_SHARE = 0.1
+"""Of `drain_timeout_s`, after which the process is ended: for what is in flight, and for producers to close."""
+JOIN_SLACK_S = 60.0
+"""A rebalance takes a session and a hand-over at most; beyond that and a minute something hangs."""
+JOINED_WELL_S = 60.0
+"""A membership that lasted so long was sound: the next pause is short again."""
 
 
 class Membership(ConsumerRebalanceListener):
@@ -72,6 +80,7 @@ class Membership(ConsumerRebalanceListener):
         self._losses = Losses(group)
         self._failure: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
+        self._handing_over: asyncio.Task[None] | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._consumer: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
@@ -97,61 +106,82 @@ class Membership(ConsumerRebalanceListener):
         A broker that goes away after the start is waited for. Raises MembershipLostTooOften, StartError (no
         broker at the start; an offset that does not exist any more), DeliveryRefused.
         """
-        while not stop.is_set():
-            try:
-                await self._stay_joined(stop)
-            except MembershipLost as loss:
-                self._work.membership_lost()
-                self._losses.note(loss, asyncio.get_running_loop().time())
-                await asyncio.sleep(REJOIN_PAUSE_S)
-            except KafkaUnreachable as error:
-                if self._epoch == 0:
-                    raise
-                log.warning("%s; trying again", error.one_line())
-                await asyncio.sleep(REJOIN_PAUSE_S)
-
-    async def _stay_joined(self, stop: asyncio.Event) -> None:
-        """One membership: from joining to `stop`, or to its loss (MembershipLost)."""
-        self._failure = asyncio.get_running_loop().create_future()
-        self._leaving = False
-        async with self._connection.admin() as self._admin:
-            consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker")
-            stopping = asyncio.create_task(stop.wait())
-            try:
-                consumer.subscribe([self._topic], listener=self)
-                await self._connection.start(consumer)
-                fetching = asyncio.create_task(
-                    Fetching(consumer, self._group, self._owned, self._work, self._wake).run()
-                )
+        stopping = asyncio.create_task(stop.wait())
+        now_s = asyncio.get_running_loop().time
+        pauses = growing_pauses_s()
+        try:
+            while not stop.is_set():
+                since_s = now_s()
                 try:
-                    await asyncio.wait({fetching, stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    fetching.cancel()
-                    await asyncio.wait({fetching})
-                if not fetching.cancelled():
-                    fetching.result()
-                if self._failure.done():
-                    self._failure.result()
-                drain_s = DRAIN_SHARE * self._connection.kafka.drain_timeout_s
-                await self._hand_over(frozenset(self._owned.values()), drain_s)
+                    await self._stay_joined(stopping)
+                except MembershipInterrupted as error:
+                    self._work.membership_lost()
+                    log.warning("group %s: %s; joining again", self._group, error)
+                except MembershipLost as loss:
+                    self._work.membership_lost()
+                    self._losses.note(loss, now_s())
+                except KafkaUnreachable as error:
+                    if self._epoch == 0 and not stop.is_set():
+                        raise
+                    log.warning("%s; trying again", error.one_line())
+                if now_s() - since_s > JOINED_WELL_S:
+                    pauses = growing_pauses_s()
+                await asyncio.wait({stopping}, timeout=next(pauses))
+        finally:
+            stopping.cancel()
+
+    async def _stay_joined(self, stopping: asyncio.Task[Any]) -> None:
+        """One membership: from joining to the stop, or to its loss (MembershipLost)."""
+        failure = self._failure = asyncio.get_running_loop().create_future()
+        self._leaving = False
+        consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker")
+        consumer.subscribe([self._topic], listener=self)
+        async with AsyncExitStack() as clients:
+            joining = asyncio.create_task(self._join(consumer, clients))
+            try:
+                await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if joining.done():
+                    joining.result()
+                    await self._consume(consumer, stopping, failure)
             except KafkaError as error:
                 raise translate(error, f"reading {self._topic}") from error
             finally:
-                stopping.cancel()
+                joining.cancel()
+                await asyncio.wait({joining})
                 self._leaving = True
                 self._drop(list(self._owned.values()))
-                await self._finish_tasks()
-                await self._stop(consumer)
-                self._failure.cancel()
+                await self._finish_tasks(CLOSINGS_SHARE if stopping.done() else None)
+                await leave(consumer)
+                failure.cancel()
 
-    @staticmethod
-    async def _stop(consumer: AIOKafkaConsumer) -> None:
-        """Leaves the group. aiokafka raises here again what its fetching died of, with its connections open."""
+    async def _join(self, consumer: AIOKafkaConsumer, clients: AsyncExitStack) -> None:
+        """Returns with the first assignment. aiokafka waits without end where its coordination has died."""
+        kafka = self._connection.kafka
+        within_s = kafka.session_timeout_ms / 1000 + kafka.handover_s + JOIN_SLACK_S
         try:
-            await consumer.stop()
-        except KafkaError as error:
-            log.warning("a consumer did not stop cleanly: %r", error)
-            await cast("Any", consumer)._client.close()  # noqa: SLF001
+            async with asyncio.timeout(within_s):
+                self._admin = await clients.enter_async_context(self._connection.admin())
+                await self._connection.start(consumer)
+        except TimeoutError as error:
+            raise MembershipInterrupted(f"the group gave no assignment within {within_s:.0f} s") from error
+
+    async def _consume(
+        self, consumer: AIOKafkaConsumer, stopping: asyncio.Task[Any], failure: asyncio.Future[None]
+    ) -> None:
+        """Fetches until the stop, then hands over. Raises what ended the membership."""
+        fetching = asyncio.create_task(Fetching(consumer, self._group, self._owned, self._work, self._wake).run())
+        try:
+            await asyncio.wait({fetching, stopping, failure}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            fetching.cancel()
+            await asyncio.wait({fetching})
+        if not fetching.cancelled():
+            fetching.result()
+        if failure.done():
+            failure.result()
+        if not stopping.done():  # aiokafka's coordination was cancelled from within, and cancelled who asked it
+            raise MembershipInterrupted("aiokafka gave up coordinating")
+        await self._hand_over(frozenset(self._owned.values()), DRAIN_SHARE * self._connection.kafka.drain_timeout_s)
 
     def wake(self) -> None:
         """A partition wants records again, or there is a new one."""
@@ -166,11 +196,12 @@ class Membership(ConsumerRebalanceListener):
         del revoked  # an eager assignor takes all
         partitions = list(self._owned.values())
         try:
-            await self._hand_over(frozenset(partitions), self._connection.kafka.handover_s)
+            try:
+                await self._hand_over(partitions, self._connection.kafka.handover_s)
+            finally:
+                self._drop(partitions)
         except Exception as error:  # aiokafka logs and drops what a callback raises  # noqa: BLE001
             self._fail(error)
-        finally:
-            self._drop(partitions)
 
     async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]  # may be a coroutine
         self, assigned: Any
@@ -178,18 +209,20 @@ class Membership(ConsumerRebalanceListener):
         """Notes what was given, and leaves the opening to tasks of their own."""
         self._epoch += 1
         if self._leaving:
-            return  # a rebalance while producers close: nobody would ever drop what is opened now
+            return  # a rebalance during the drain, or while producers close: nobody would drop what is opened now
         for tp in sorted(cast("set[TopicPartition]", assigned)):
-            producer_id = f"{self._group}:{tp.topic}:{tp.partition}"
-            kafka = self._connection.kafka
-            output = self._make_output(
-                lambda name=producer_id: self._connection.transactional_producer(name, self._batch_bytes_max),
-                self._group,
-                kafka.transaction_timeout_ms / 1000 * 2,
-            )
-            partition = self._owned[tp] = OwnedPartition(tp, output, self)
+            partition = self._owned[tp] = OwnedPartition(tp, partial(self._output, tp), self)
             partition.opening = asyncio.create_task(self._open(partition))
             partition.opening.add_done_callback(self._note_opening)
+
+    def _output(self, tp: TopicPartition) -> TransactionalOutput:
+        """The one transactional producer of that partition, not opened."""
+        producer_id = f"{self._group}:{tp.topic}:{tp.partition}"
+        return self._make_output(
+            lambda: self._connection.transactional_producer(producer_id, self._batch_bytes_max),
+            self._group,
+            self._connection.kafka.transaction_timeout_ms / 1000 * 2,
+        )
 
     # Opening and closing
 
@@ -201,15 +234,7 @@ class Membership(ConsumerRebalanceListener):
     async def _open(self, partition: OwnedPartition) -> None:
         """The four steps at the head of this module."""
         try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await partition.open_output()
-                committed = await self._read_committed(partition)
-        except TimeoutError:
-            self.lose(MembershipLost(f"opening {partition.tp} took longer than {OPEN_TIMEOUT_S:.0f} s"), partition)
-            return
-        except KafkaError as error:
-            self._fail(translate(error, f"opening {partition.tp.topic}/{partition.number}"))
-            return
+            committed = await open_partition(partition, self._read_committed)
         except MembershipLost as loss:
             self.lose(loss, partition)
             return
@@ -239,21 +264,31 @@ class Membership(ConsumerRebalanceListener):
         await partition.pin(latest)
         return latest
 
-    async def _hand_over(self, partitions: frozenset[OwnedPartition], within_s: float) -> None:
-        """CLOSING, then the lane finishes what it can within the time."""
-        live = frozenset(p for p in partitions if p.life.status in {PartitionStatus.OPENING, PartitionStatus.READY})
+    async def _hand_over(self, partitions: Iterable[OwnedPartition], within_s: float) -> None:
+        """CLOSING, then the lane finishes what it can within the time.
+
+        A drain and a rebalance may meet. Who comes second finds the partitions closing already and waits for the
+        hand-over that runs; whose time is up first ends it for both.
+        """
+        live = [p for p in partitions if p.life.status in {PartitionStatus.OPENING, PartitionStatus.READY}]
         ready = frozenset(p for p in live if p.life.status is PartitionStatus.READY)
         for partition in live:
             partition.life.move(PartitionStatus.CLOSING)
-        if not ready:
+        if ready:
+            self._handing_over = asyncio.create_task(self._work.hand_over(ready))
+        if (handing := self._handing_over) is None:
             return
         try:
-            async with asyncio.timeout(within_s):
-                await self._work.hand_over(ready)
-        except TimeoutError:
-            log.warning("%d partitions handed over with work in flight after %.1f s", len(ready), within_s)
-        except MembershipLost:
-            pass  # already noted by `lose`
+            await asyncio.wait({handing}, timeout=within_s)
+            if not handing.done():
+                log.warning("partitions are handed over with work in flight after %.1f s", within_s)
+        finally:
+            handing.cancel()
+            self._handing_over = None
+        await asyncio.wait({handing})
+        error = None if handing.cancelled() else handing.exception()
+        if error is not None and not isinstance(error, MembershipLost):  # that one is noted by `lose` already
+            raise error
 
     def _drop(self, partitions: Iterable[OwnedPartition]) -> None:
         """LOST: the lane drops its work, the producer is ended in the background."""
@@ -267,10 +302,11 @@ class Membership(ConsumerRebalanceListener):
             if self._owned.get(partition.tp) is partition:
                 del self._owned[partition.tp]
 
-    async def _finish_tasks(self) -> None:
-        """Waits for producers to close, so that nothing outlives the membership."""
+    async def _finish_tasks(self, share_of_drain: float | None) -> None:
+        """Waits for producers to close, so that nothing outlives the membership; bounded where the process ends."""
+        within_s = None if share_of_drain is None else share_of_drain * self._connection.kafka.drain_timeout_s
         if self._closings:
-            await asyncio.wait(self._closings)
+            await asyncio.wait(self._closings, timeout=within_s)
 
     # Failing
 

@@ -9,12 +9,13 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.escalate.budget import parse_lease
-from stream_app.escalate.start import group_of
+from stream_app.escalate.start import escalate_lane, group_of
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.finished import decode
 from stream_app.telemetry import Metrics
@@ -72,6 +73,36 @@ async def test_a_planned_hand_over_asks_nothing_twice(stack, llm, prefix):  # no
     decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
     assert escalated.finals_per_source(decisions) == Counter(range(450))
     assert set(Counter(call["event_id"] for call in llm.calls()).values()) == {1}
+
+
+@pytest.mark.parametrize("drain_first", [True, False], ids=["rebalance-in-a-drain", "drain-in-a-rebalance"])
+async def test_a_drain_and_a_rebalance_that_meet_pay_nothing_twice(stack, llm, prefix, caplog, drain_first):  # noqa: F811
+    """Whichever comes first hands over; the other waits for it: calls that end within `handover_s` are delivered."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix, max_in_flight=60)
+    settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"session_timeout_ms": 6_000})})
+    llm.admin("latency", {"median_ms": 3_500, "sigma": 0})
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", escalated.texts(120))
+    caplog.set_level("INFO", "aiokafka.consumer.group_coordinator")
+    stop = asyncio.Event()
+    async with escalate_lane(settings, Metrics()) as lane, asyncio.TaskGroup() as group:
+        leaving = group.create_task(lane.run(stop))
+        await until(lambda: len(llm.calls()) == 60)
+        caplog.clear()
+        async with working(settings):
+            if drain_first:
+                stop.set()
+            await until(lambda: revocations(caplog))
+            assert not leaving.done()
+            stop.set()
+            await caught_up(stack, settings)
+    decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+    assert escalated.finals_per_source(decisions) == Counter(range(120))
+    assert set(Counter(call["event_id"] for call in llm.calls()).values()) == {1}
+
+
+def revocations(caplog) -> int:
+    """How often partitions were taken from a worker of this process."""
+    return sum("Revoking" in record.msg and bool(record.args[0]) for record in caplog.records)
 
 
 async def test_kill_9_loses_no_event_and_repeats_only_what_was_in_the_air(stack, llm, prefix, tmp_path):  # noqa: F811
