@@ -59,11 +59,13 @@ def settings(bootstrap_servers: str, base_url: str, prefix: str, **llm: Any) -> 
     return Settings(**given)
 
 
-def produce(bootstrap_servers: str, topic: str, texts: list[str], *, first_offset: int = 0) -> None:
-    """Writes one escalation for each text, text i to partition i modulo `PARTITIONS`, its source offset i."""
+def produce(
+    bootstrap_servers: str, topic: str, texts: list[str], *, first_offset: int = 0, partitions: int = PARTITIONS
+) -> None:
+    """Writes one escalation for each text, text i to partition i modulo `partitions`, its source offset i."""
     producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
     for number, text in enumerate(texts, first_offset):
-        partition = number % PARTITIONS
+        partition = number % partitions
         value = json.dumps({"id": f"r-{number}", "text": text, "n": number}).encode()
         headers = encode_escalation(escalation(number, partition=partition), [("shop", b"one")])
         producer.produce(topic, value=value, key=f"k{number}".encode(), partition=partition, headers=list(headers))
