@@ -11,7 +11,8 @@
     │   └── ModelRefused       this batch fails for good: bisect it
     ├── LlmError               the LLM gave no usable answer (see `stream_app.escalate`)
     ├── MembershipLost         fenced, expelled, or a transaction timed out: drop the work and join again
-    │   └── MembershipLostTooOften   (exit status 3)
+    │   └── MembershipInterrupted    retriable: Kafka did not answer; joining again does not count as a loss
+    ├── MembershipLostTooOften (exit status 3)
     └── DeliveryRefused        the broker refuses an output for good (right missing, topic gone); exit status 1
 
 Each class says whether trying again may help (`retriable`) and which exit status it means for the process
@@ -90,6 +91,13 @@ class MembershipLost(ShuntError):  # noqa: N818 - named for what happened
     """Another worker owns the partition now, or the transaction timed out: drop its work and join again."""
 
     retriable = True
+
+
+class MembershipInterrupted(MembershipLost):
+    """Kafka did not answer, or not yet (a broker or coordinator away): join again, for as long as it takes.
+
+    Nobody has taken the partition that we know of, so it does not count towards `MembershipLostTooOften`.
+    """
 
 
 class MembershipLostTooOften(ShuntError):  # noqa: N818 - named for what happened

@@ -93,11 +93,10 @@ class Connection:
         """An admin client; KafkaUnreachable when no broker can be reached."""
         client = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap_servers, request_timeout_ms=10_000)
         try:
-            await client.start()
-        except (KafkaError, OSError, ValueError) as error:
-            await client.close()
-            raise self._unreachable() from error
-        try:
+            try:
+                await client.start()
+            except (KafkaError, OSError, ValueError) as error:
+                raise self._unreachable() from error
             yield client
         finally:
             await client.close()

@@ -181,7 +181,8 @@ class Membership(ConsumerRebalanceListener):
             failure.result()
         if not stopping.done():  # aiokafka's coordination was cancelled from within, and cancelled who asked it
             raise MembershipInterrupted("aiokafka gave up coordinating")
-        await self._hand_over(frozenset(self._owned.values()), DRAIN_SHARE * self._connection.kafka.drain_timeout_s)
+        self._leaving = True
+        await self._hand_over(list(self._owned.values()), DRAIN_SHARE * self._connection.kafka.drain_timeout_s)
 
     def wake(self) -> None:
         """A partition wants records again, or there is a new one."""

@@ -10,7 +10,7 @@ from stream_app.errors import MembershipLost
 from stream_app.kafka.partition import PartitionLife
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -43,7 +43,7 @@ class Owner(Protocol):
 class OwnedPartition:
     """A partition this worker owns, in one assignment. Lanes keep what they know of it under this object."""
 
-    def __init__(self, tp: TopicPartition, output: TransactionalOutput, owner: Owner) -> None:
+    def __init__(self, tp: TopicPartition, make_output: Callable[[], TransactionalOutput], owner: Owner) -> None:
         self.tp = tp
         self.life = PartitionLife()
         self.committed = -1
@@ -53,7 +53,9 @@ class OwnedPartition:
         """The last stable offset the broker told; `end - committed` is the lag."""
         self.wanted = True
         self.opening: asyncio.Task[None] | None = None
-        self._output = output
+        self._make_output = make_output
+        self._output = make_output()
+        self._retired: asyncio.Task[None] | None = None
         self._owner = owner
         self._failed = False
 
@@ -104,6 +106,12 @@ class OwnedPartition:
         """Fences the previous owner."""
         await self._output.open()
 
+    async def renew_output(self) -> None:
+        """A new producer for the next try: one whose start failed or was cut off cannot be started again."""
+        retired = self._retired = asyncio.create_task(self._output.close())
+        self._output = self._make_output()
+        await asyncio.shield(retired)
+
     async def pin(self, start: Committed) -> None:
         """Commits where a new group begins, before its first record."""
         await self._output.commit((), self.tp, start.offset, start.metadata)
@@ -113,6 +121,8 @@ class OwnedPartition:
         if self.opening is not None:
             self.opening.cancel()
             await asyncio.wait({self.opening})
+        if self._retired is not None:
+            await asyncio.wait({self._retired})
         await self._output.close()
 
 

@@ -16,29 +16,7 @@ from stream_app.kafka.connection import Connection
 from stream_app.kafka.transactions import TransactionalOutput
 from tests.kafka.copy_lane import CopyLane
 from tests.kafka.reading import committed_and_end, produce, read_all
-
-
-@asynccontextmanager
-async def running(lane: CopyLane):
-    """The lane at work; drained at the end of the block."""
-    stop = asyncio.Event()
-    task = asyncio.create_task(lane.run(stop))
-    try:
-        yield task
-    finally:
-        stop.set()
-        await asyncio.wait({task}, timeout=40)
-        assert task.done()
-
-
-async def until(condition, within_s: float = 30.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
-def owns(lane: CopyLane) -> bool:
-    return any(partition.committed >= 0 for partition in lane.membership.owned)
+from tests.kafka.running import owns, running, until
 
 
 async def test_every_record_is_copied_once_while_workers_join_and_leave(stack, make_topic, unique_name):

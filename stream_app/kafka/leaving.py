@@ -1,0 +1,46 @@
+"""How a consumer leaves its group, whatever state aiokafka is in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka.errors import KafkaError
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+log = logging.getLogger(__name__)
+
+LEAVE_TIMEOUT_S = 3.0
+"""A broker answers in milliseconds. One that is away costs a request's 40 s, and the session ends by itself."""
+CUT_OFF_S = 1.0
+
+
+async def leave(consumer: AIOKafkaConsumer) -> None:
+    """Leaves the group and closes the connections; in `LEAVE_TIMEOUT_S`, or without the broker's word for it."""
+    try:
+        async with asyncio.timeout(LEAVE_TIMEOUT_S):
+            await consumer.stop()
+    except (KafkaError, TimeoutError) as error:
+        # aiokafka raises here again what its fetching died of, and leaves its tasks and connections behind.
+        log.warning("a consumer did not leave its group cleanly: %r", error)
+        await _cut_off(consumer)
+
+
+async def _cut_off(consumer: AIOKafkaConsumer) -> None:
+    inner = cast("Any", consumer)
+    coordinator, fetcher = inner._coordinator, inner._fetcher  # noqa: SLF001 - no public way leads to them
+    tasks: set[asyncio.Task[Any] | None] = set()
+    if coordinator is not None:
+        tasks |= {coordinator._coordination_task, coordinator._heartbeat_task}  # noqa: SLF001
+        tasks |= {coordinator._commit_refresh_task}  # noqa: SLF001
+    if fetcher is not None:
+        tasks |= {fetcher._fetch_task, *fetcher._pending_tasks}  # noqa: SLF001
+    running = {task for task in tasks if task is not None and not task.done()}
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=CUT_OFF_S)
+    await inner._client.close()  # noqa: SLF001

@@ -1,0 +1,37 @@
+"""A copy lane at work, and conditions to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.kafka.copy_lane import CopyLane
+
+
+@asynccontextmanager
+async def running(lane: CopyLane):
+    """The lane at work; drained at the end of the block."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(lane.run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait({task}, timeout=40)
+        assert task.done()
+
+
+async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Returns once `condition` holds; TimeoutError after `within_s`."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def owns(lane: CopyLane) -> bool:
+    """Whether a partition is open in this lane."""
+    return any(partition.committed >= 0 for partition in lane.membership.owned)
