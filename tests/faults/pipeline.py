@@ -18,6 +18,8 @@ SESSION_S = 6.0
 HANDOVER_S = 2.0
 TEXT_BYTES_MAX = 20_000
 TOPIC_BYTES_MAX = 4_000_000
+QUIET = {"log_level": 1}
+"""The harness's own clients say nothing of the brokers that it takes away."""
 
 CONFIG = """
 [kafka]
@@ -84,7 +86,7 @@ class Pipeline:
         (folder / "shunt.toml").write_text(text)
 
     def create_topics(self) -> None:
-        """Makes the topics; returns when a client sees them all. `max.message.bytes` is below the DLQ's on purpose."""
+        """Makes the topics; returns when a client sees them all. Decisions take less than the input on purpose."""
         counts = {
             "input": self.partitions,
             "decisions": self.decisions_partitions or self.partitions,
@@ -102,7 +104,7 @@ class Pipeline:
             )
             for use, number in counts.items()
         ]
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, **QUIET})
         for made in admin.create_topics(topics).values():
             made.result(30)
         deadline = time.monotonic() + 30

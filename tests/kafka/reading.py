@@ -73,7 +73,12 @@ def each_message(bootstrap_servers: str, topic: str, isolation: str = "read_comm
 def committed_and_end(bootstrap_servers: str, topic: str, group: str) -> dict[int, tuple[int, int]]:
     """Per partition the group's committed offset and the topic's end."""
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap_servers, "group.id": group, "isolation.level": "read_committed"}
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": group,
+            "isolation.level": "read_committed",
+            "log_level": 1,
+        }
     )
     try:
         numbers = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)

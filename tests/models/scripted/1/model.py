@@ -1,4 +1,7 @@
-"""A Triton model whose answer stands in the text: `good`, `bad`, `unsure`; a text with `poison` fails its batch."""
+"""A Triton model whose answer stands in the text: `good`, `bad`, `unsure`.
+
+A text with `poison` fails every batch it is in, one with `stumble` the first.
+"""
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -7,6 +10,9 @@ ANSWERS = {b"good": (0.02, 0.98), b"bad": (0.98, 0.02), b"unsure": (0.45, 0.55)}
 
 
 class TritonPythonModel:
+    def initialize(self, args):
+        self.stumbled = set()
+
     def execute(self, requests):
         return [self.answer(request) for request in requests]
 
@@ -14,6 +20,10 @@ class TritonPythonModel:
         texts = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().reshape(-1)
         if any(b"poison" in text for text in texts):
             return pb_utils.InferenceResponse(error=pb_utils.TritonError("a poisonous text"))
+        stumbling = {text for text in texts if b"stumble" in text} - self.stumbled
+        if stumbling:
+            self.stumbled |= stumbling
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("stumbled over a text"))
         rows = [next((ANSWERS[word] for word in text.split() if word in ANSWERS), (0.5, 0.5)) for text in texts]
         probabilities = np.array(rows, dtype=np.float32).reshape(-1, 2)
         return pb_utils.InferenceResponse(
