@@ -8,89 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_app.escalate.start import group_of
-from stream_app.kafka.connection import Connection
-from stream_app.kafka.topics import create, plan
-from stream_app.settings import load_settings
-from tests.conftest import run_apart
-from tests.escalate import escalated
-from tests.escalate.workers import CONFIG, Worker, until
-from tests.kafka.reading import committed_and_end
+from tests.escalate.workers import IN_FLIGHT, PARTITIONS, Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from stream_app.settings import Settings
+    from tests.escalate.workers import Worker
 
-PARTITIONS = 6
-IN_FLIGHT = 120
-"""Calls a worker may have under way."""
 LINGER_S = 0.2
-SUMS = "calls?since=1000000000"
-"""The stand-in's sums, without its list of calls."""
-
-
-class Pipeline:
-    """Topics of its own, workers on them, and what the stand-in LLM was asked."""
-
-    def __init__(self, folder: Path, stack: Any, llm: Any, name: str, drain_s: float = 30.0) -> None:
-        self.folder, self.llm = folder, llm
-        (folder / "shunt.toml").write_text(
-            CONFIG.format(
-                kafka=stack.bootstrap_servers,
-                triton=stack.triton_grpc,
-                llm=llm.base_url,
-                name=name,
-                in_flight=IN_FLIGHT,
-                drain_s=drain_s,
-            )
-        )
-        self.settings: Settings = load_settings(folder / "shunt.toml")
-        self.servers = self.settings.kafka.bootstrap_servers
-        run_apart(create(Connection(self.settings.kafka), plan(self.settings.kafka, None, partitions=PARTITIONS)))
-        self.workers: list[Worker] = []
-        self.produced = 0
-
-    def start(self, role: str = "escalate") -> Worker:
-        """One more worker, which owns partitions when this returns."""
-        worker = Worker(self.folder, f"{role}-{len(self.workers)}", role)
-        self.workers.append(worker)
-        until(worker.owned, lambda: f"{worker.name} owns partitions:\n{worker.said}")
-        return worker
-
-    def produce(self, count: int) -> None:
-        """So many more escalations."""
-        texts = escalated.texts(count, self.produced)
-        topic = self.settings.kafka.names.escalations
-        escalated.produce(self.servers, topic, texts, first_offset=self.produced, partitions=PARTITIONS)
-        self.produced += count
-
-    def busy(self, calls: int) -> None:
-        """Waits until that many calls are in flight."""
-        until(lambda: self.llm.admin(SUMS, method="GET")["in_flight"] >= calls, lambda: f"{calls} calls in flight")
-
-    def at_rest(self) -> None:
-        """Waits until the slow lane's lag is zero."""
-        topic, group = self.settings.kafka.names.escalations, group_of(self.settings)
-
-        def done() -> bool:
-            found = committed_and_end(self.servers, topic, group)
-            return all(committed == end for committed, end in found.values())
-
-        until(done, lambda: "lag is zero")
-
-    def calls(self) -> dict[str, list[dict[str, Any]]]:
-        """Every call, by the event it was for."""
-        by_event: dict[str, list[dict[str, Any]]] = {}
-        for call in self.llm.calls():
-            by_event.setdefault(call["event_id"], []).append(call)
-        return by_event
-
-    def check_finals(self) -> None:
-        """One final for every event."""
-        decisions = escalated.finals(self.servers, self.settings.kafka.names.decisions)
-        assert escalated.finals_per_source(decisions) == Counter(range(self.produced))
+"""The slow lane's, as it is where nobody sets it."""
+SESSION_S = 6.0
+FAILOVER_S = SESSION_S + 5.0
+"""What is promised: the survivor delivers for the victim's partitions that soon after a kill."""
 
 
 @pytest.fixture
@@ -171,3 +101,61 @@ def test_kill_9_repeats_only_what_was_in_the_air(open_pipeline: Callable[..., Pi
     # A linger, and a transaction of a machine that has other things to do.
     assert all(age_s <= LINGER_S + 2 for age_s in ages_s)
     pipeline.check_finals()
+
+
+@pytest.mark.timeout(120)
+def test_a_drain_ends_in_its_time_although_the_llm_hangs(open_pipeline: Callable[..., Pipeline]) -> None:
+    """A hundred calls that never end: status 0 within `drain_timeout_s`, and the next owner finishes the events."""
+    drain_s = 8.0
+    pipeline = open_pipeline(drain_s=drain_s)
+    pipeline.llm.admin("latency", {"median_ms": 50, "sigma": 0.3})
+    pipeline.llm.fault("hang", match="order 1")  # every number that begins with 1
+    worker = pipeline.start()
+    pipeline.produce(200)
+    pipeline.busy(100)
+    began_s = time.monotonic()
+    worker.leave()
+    assert worker.ended() == 0, worker.said
+    print(f"drained in {time.monotonic() - began_s:.1f} s of {drain_s:.0f}")
+    assert time.monotonic() - began_s < drain_s
+    pipeline.llm.admin("faults", method="DELETE")
+    pipeline.start()
+    pipeline.at_rest()
+    answered = [sum(call["status"] == 200 for call in calls) for calls in pipeline.calls().values()]
+    assert answered == [1] * pipeline.produced
+    pipeline.check_finals()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", ["kill", "leave"])
+@pytest.mark.parametrize("role", ["classify", "escalate"])
+def test_the_other_worker_takes_over_in_time(open_pipeline: Callable[..., Pipeline], role: str, how: str) -> None:
+    """Within session timeout + 5 s of a kill -9 every partition of the victim has a new decision, made by the other.
+
+    Counted from the kill to the arrival, at an independent consumer, of a decision about a record written after it.
+    """
+    pipeline = open_pipeline()
+    pipeline.llm.admin("latency", {"median_ms": 200, "sigma": 0.3})
+    victim, _ = pipeline.start(role), pipeline.start(role)
+    with pipeline.fed(role), pipeline.decisions() as arriving:
+        settled = {partition for partition, _, _ in take(arriving, PARTITIONS)}
+        assert settled == set(range(PARTITIONS))
+        taken = victim.owned()
+        assert 0 < len(taken) < PARTITIONS
+        began_s, wall_s = time.monotonic(), time.time()
+        getattr(victim, how)()
+        found: dict[int, float] = {}
+        while len(found) < len(taken):
+            partition, written_s, at_s = next(arriving)
+            if partition in taken and written_s > wall_s:
+                found.setdefault(partition, at_s - began_s)
+    print(f"{role}, {how}: first new decision after {min(found.values()):.1f} to {max(found.values()):.1f} s")
+    assert max(found.values()) <= FAILOVER_S
+
+
+def take(arriving: Iterator[tuple[int, float, float]], partitions: int) -> list[tuple[int, float, float]]:
+    """Decisions as they arrive, until so many partitions had one."""
+    taken: list[tuple[int, float, float]] = []
+    while len({partition for partition, _, _ in taken}) < partitions:
+        taken.append(next(arriving))
+    return taken

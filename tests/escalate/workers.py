@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+import uuid
+from collections import Counter
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_app.escalate.start import group_of
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.topics import create, plan
+from stream_app.settings import load_settings
+from tests.conftest import run_apart
+from tests.escalate import escalated
+from tests.kafka.reading import committed_and_end, produce
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
+
+    from stream_app.settings import Settings
+
+PARTITIONS = 6
+IN_FLIGHT = 120
+"""Calls a worker may have under way."""
+SUMS = "calls?since=1000000000"
+"""The stand-in's sums, without its list of calls."""
 
 WITHIN_S = 90.0
 
@@ -110,3 +133,115 @@ def until(true: Callable[[], object], what: Callable[[], str], within_s: float =
     while not true():
         assert time.monotonic() < deadline_s, f"not within {within_s:.0f} s: {what()}"
         time.sleep(0.1)
+
+
+class Pipeline:
+    """Topics of its own, workers on them, and what the stand-in LLM was asked."""
+
+    def __init__(self, folder: Path, stack: Any, llm: Any, name: str, drain_s: float = 30.0) -> None:
+        self.folder, self.llm = folder, llm
+        (folder / "shunt.toml").write_text(
+            CONFIG.format(
+                kafka=stack.bootstrap_servers,
+                triton=stack.triton_grpc,
+                llm=llm.base_url,
+                name=name,
+                in_flight=IN_FLIGHT,
+                drain_s=drain_s,
+            )
+        )
+        self.settings: Settings = load_settings(folder / "shunt.toml")
+        self.servers = self.settings.kafka.bootstrap_servers
+        run_apart(create(Connection(self.settings.kafka), plan(self.settings.kafka, None, partitions=PARTITIONS)))
+        self.workers: list[Worker] = []
+        self.produced = 0
+
+    def start(self, role: str = "escalate") -> Worker:
+        """One more worker, which owns partitions when this returns."""
+        worker = Worker(self.folder, f"{role}-{len(self.workers)}", role)
+        self.workers.append(worker)
+        until(worker.owned, lambda: f"{worker.name} owns partitions:\n{worker.said}")
+        return worker
+
+    def produce(self, count: int) -> None:
+        """So many more escalations."""
+        texts = escalated.texts(count, self.produced)
+        topic = self.settings.kafka.names.escalations
+        escalated.produce(self.servers, topic, texts, first_offset=self.produced, partitions=PARTITIONS)
+        self.produced += count
+
+    def busy(self, calls: int) -> None:
+        """Waits until that many calls are in flight."""
+        until(lambda: self.llm.admin(SUMS, method="GET")["in_flight"] >= calls, lambda: f"{calls} calls in flight")
+
+    def at_rest(self) -> None:
+        """Waits until the slow lane's lag is zero."""
+        topic, group = self.settings.kafka.names.escalations, group_of(self.settings)
+
+        def done() -> bool:
+            found = committed_and_end(self.servers, topic, group)
+            return all(committed == end for committed, end in found.values())
+
+        until(done, lambda: "lag is zero")
+
+    def calls(self) -> dict[str, list[dict[str, Any]]]:
+        """Every call, by the event it was for."""
+        by_event: dict[str, list[dict[str, Any]]] = {}
+        for call in self.llm.calls():
+            by_event.setdefault(call["event_id"], []).append(call)
+        return by_event
+
+    def check_finals(self) -> None:
+        """One final for every event."""
+        decisions = escalated.finals(self.servers, self.settings.kafka.names.decisions)
+        assert escalated.finals_per_source(decisions) == Counter(range(self.produced))
+
+    @contextmanager
+    def fed(self, role: str) -> Generator[None]:
+        """New records for the lane's partitions all the time, while the block runs."""
+        over = threading.Event()
+
+        def feed() -> None:
+            while not over.wait(0.25):
+                if role == "escalate":
+                    self.produce(2 * PARTITIONS)
+                    continue
+                numbers = range(self.produced, self.produced + 2 * PARTITIONS)
+                values = [json.dumps({"id": f"r-{number}", "text": f"good {number}"}).encode() for number in numbers]
+                produce(self.servers, self.settings.kafka.input_topic, list(values), partitions=PARTITIONS)
+                self.produced += len(values)
+
+        feeding = threading.Thread(target=feed, daemon=True)
+        feeding.start()
+        try:
+            yield
+        finally:
+            over.set()
+            feeding.join()
+
+    @contextmanager
+    def decisions(self) -> Generator[Iterator[tuple[int, float, float]]]:
+        """Decisions as they arrive: partition, when the record was written (wall clock), when it came (monotonic)."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": uuid.uuid4().hex,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+            }
+        )
+        topic = self.settings.kafka.names.decisions
+        consumer.assign([TopicPartition(topic, number, OFFSET_END) for number in range(PARTITIONS)])
+
+        def arriving() -> Iterator[tuple[int, float, float]]:
+            deadline_s = time.monotonic() + WITHIN_S
+            while True:
+                for message in consumer.consume(500, 0.1):
+                    at_s, source = time.monotonic(), json.loads(message.value() or b"")["source"]
+                    yield source["partition"], datetime.fromisoformat(source["timestamp"]).timestamp(), at_s
+                assert time.monotonic() < deadline_s, [worker.said for worker in self.workers]
+
+        try:
+            yield arriving()
+        finally:
+            consumer.close()
