@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from aiokafka.structs import TopicPartition
 
     from stream_app.kafka.owned import LaneWork, OwnedPartition, Record
+    from stream_app.kafka.stalls import StallWatch
+
+    Fetched = dict[TopicPartition, list[Record]]
 
 POLL_MS = 50
 """How long one fetch waits: bounds how late a resumed partition is seen."""
@@ -36,12 +39,16 @@ class Fetching:
         owned: Mapping[TopicPartition, OwnedPartition],
         work: LaneWork,
         wake: asyncio.Event,
+        watch: StallWatch,
     ) -> None:
         self._consumer = consumer
         self._group = group
         self._owned = owned
         self._work = work
         self._wake = wake
+        self._watch = watch
+        self.turns = 0
+        """Rises as long as fetching goes on, records or not."""
         self._held: set[OwnedPartition] = set()
 
     async def run(self) -> None:
@@ -53,8 +60,9 @@ class Fetching:
         loop = asyncio.get_running_loop()
         positions_due_s = 0.0
         while True:
+            self.turns += 1
             self._hold_unwanted()
-            wanted = [partition.tp for partition in self._owned.values() if partition.wanted]
+            wanted = [partition.tp for partition in self._owned.values() if partition not in self._held]
             if wanted:
                 await self._fetch_once(wanted)
             else:
@@ -69,8 +77,18 @@ class Fetching:
         except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
             self._judge_offset_error(error)
             return
+        if fetched and self._watch.in_doubt:
+            fetched = await self._kept_through_doubt(fetched)
         for tp, records in fetched.items():
             self._admit(tp, records)
+
+    async def _kept_through_doubt(self, fetched: Fetched) -> Fetched:
+        """What was fetched, once the group is known to count us in; of partitions that are ours all the time."""
+        ready = {tp: p for tp in fetched if (p := self._owned.get(tp)) and p.life.status is PartitionStatus.READY}
+        while self._watch.in_doubt and any(self._owned.get(tp) is partition for tp, partition in ready.items()):
+            await self._watch.trusted(POSITIONS_EVERY_S)
+            self._look_for_errors()
+        return {tp: fetched[tp] for tp, partition in ready.items() if self._owned.get(tp) is partition}
 
     def _admit(self, tp: TopicPartition, records: list[Record]) -> None:
         partition = self._owned.get(tp)
@@ -97,11 +115,12 @@ class Fetching:
                 )
 
     def _hold_unwanted(self) -> None:
-        """Pauses at the broker what no lane wants, and resumes what is wanted again.
+        """Pauses at the broker what no lane wants or may have yet, and resumes what is wanted again.
 
         aiokafka forgets pauses in a rebalance, and throws away what was fetched for a paused partition.
         """
-        unwanted = {partition for partition in self._owned.values() if not partition.wanted}
+        ready = PartitionStatus.READY
+        unwanted = {p for p in self._owned.values() if not p.wanted or p.life.status is not ready}
         assigned = self._consumer.assignment()
         for partition in self._held - unwanted:
             if self._owned.get(partition.tp) is partition and partition.tp in assigned:
@@ -111,7 +130,7 @@ class Fetching:
         self._held = (self._held & unwanted) | stopped
 
     async def _wait_for_wake(self) -> None:
-        """Nothing is wanted: wait for a resume or an assignment, but keep the consumer's errors coming."""
+        """Nothing is wanted: wait for a resume or an assignment, but look for errors from time to time."""
         self._wake.clear()
         if not self._owned:
             await self._fetch_once([])  # aiokafka raises here what happened to the group
@@ -122,11 +141,17 @@ class Fetching:
         except TimeoutError:
             pass
 
-    async def _note_positions(self) -> None:
+    def _look_for_errors(self) -> None:
+        """Raises what happened to the group, also while all is paused and nobody asks for records."""
+        consumer = cast("Any", self._consumer)
+        consumer._coordinator.check_errors()  # noqa: SLF001 - `getmany` alone asks it
         # aiokafka's task that fetches may die; `getmany` then returns nothing for ever, and says nothing.
-        fetcher = cast("Any", self._consumer)._fetcher.error_future  # noqa: SLF001
+        fetcher = consumer._fetcher.error_future  # noqa: SLF001
         if fetcher.done():
             fetcher.result()
+
+    async def _note_positions(self) -> None:
+        self._look_for_errors()
         for partition in list(self._owned.values()):
             if partition.life.status is not PartitionStatus.READY or partition.tp not in self._consumer.assignment():
                 continue

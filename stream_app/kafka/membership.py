@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,7 @@ from stream_app.kafka.losses import Losses
 from stream_app.kafka.opening import growing_pauses_s, open_partition
 from stream_app.kafka.owned import Committed, OwnedPartition
 from stream_app.kafka.partition import PartitionStatus
+from stream_app.kafka.stalls import StallWatch
 from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput, translate
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ CLOSINGS_SHARE = 0.1
 """Of `drain_timeout_s`, after which the process is ended: for what is in flight, and for producers to close."""
 JOIN_SLACK_S = 60.0
 """A rebalance takes a session and a hand-over at most; beyond that and a minute something hangs."""
+DOUBT_POLL_S = 0.1
+GAP_OF_SESSION = 0.5
+"""An event loop that stood still for longer than this share of the session is in doubt."""
 JOINED_WELL_S = 60.0
 """A membership that lasted so long was sound: the next pause is short again."""
 
@@ -78,6 +83,7 @@ class Membership(ConsumerRebalanceListener):
         self._epoch = 0
         self._leaving = False
         self._losses = Losses(group)
+        self._watch = StallWatch(GAP_OF_SESSION * connection.kafka.session_timeout_ms / 1000, time.monotonic)
         self._failure: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
         self._handing_over: asyncio.Task[None] | None = None
@@ -96,6 +102,11 @@ class Membership(ConsumerRebalanceListener):
         return self._epoch > 0
 
     @property
+    def in_doubt(self) -> bool:
+        """True while nothing new should be started: the event loop stood still, and no heartbeat succeeded since."""
+        return self._watch.in_doubt
+
+    @property
     def lost_count(self) -> int:
         """How often membership was lost within the last ten minutes."""
         return len(self._losses)
@@ -106,7 +117,7 @@ class Membership(ConsumerRebalanceListener):
         A broker that goes away after the start is waited for. Raises MembershipLostTooOften, StartError (no
         broker at the start; an offset that does not exist any more), DeliveryRefused.
         """
-        stopping = asyncio.create_task(stop.wait())
+        stopping, ticking = asyncio.create_task(stop.wait()), asyncio.create_task(self._watch.tick())
         now_s = asyncio.get_running_loop().time
         pauses = growing_pauses_s()
         try:
@@ -129,6 +140,7 @@ class Membership(ConsumerRebalanceListener):
                 await asyncio.wait({stopping}, timeout=next(pauses))
         finally:
             stopping.cancel()
+            ticking.cancel()
 
     async def _stay_joined(self, stopping: asyncio.Task[Any]) -> None:
         """One membership: from joining to the stop, or to its loss (MembershipLost)."""
@@ -156,33 +168,56 @@ class Membership(ConsumerRebalanceListener):
 
     async def _join(self, consumer: AIOKafkaConsumer, clients: AsyncExitStack) -> None:
         """Returns with the first assignment. aiokafka waits without end where its coordination has died."""
-        kafka = self._connection.kafka
-        within_s = kafka.session_timeout_ms / 1000 + kafka.handover_s + JOIN_SLACK_S
+        within_s = self._assigned_within_s
         try:
             async with asyncio.timeout(within_s):
                 self._admin = await clients.enter_async_context(self._connection.admin())
                 await self._connection.start(consumer)
         except TimeoutError as error:
-            raise MembershipInterrupted(f"the group gave no assignment within {within_s:.0f} s") from error
+            raise MembershipInterrupted(
+                f"the group gave no assignment within {self._assigned_within_s:.0f} s"
+            ) from error
 
     async def _consume(
         self, consumer: AIOKafkaConsumer, stopping: asyncio.Task[Any], failure: asyncio.Future[None]
     ) -> None:
         """Fetches until the stop, then hands over. Raises what ended the membership."""
-        fetching = asyncio.create_task(Fetching(consumer, self._group, self._owned, self._work, self._wake).run())
+        self._watch.listen(consumer)
+        loop = Fetching(consumer, self._group, self._owned, self._work, self._wake, self._watch)
+        fetching, watching = asyncio.create_task(loop.run()), asyncio.create_task(self._watch_over(loop))
         try:
-            await asyncio.wait({fetching, stopping, failure}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({fetching, watching, stopping, failure}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            fetching.cancel()
-            await asyncio.wait({fetching})
-        if not fetching.cancelled():
-            fetching.result()
+            for task in (fetching, watching):
+                task.cancel()
+            await asyncio.wait({fetching, watching})
+        for task in (fetching, watching):
+            if not task.cancelled():
+                task.result()
         if failure.done():
             failure.result()
         if not stopping.done():  # aiokafka's coordination was cancelled from within, and cancelled who asked it
             raise MembershipInterrupted("aiokafka gave up coordinating")
         self._leaving = True
         await self._hand_over(list(self._owned.values()), DRAIN_SHARE * self._connection.kafka.drain_timeout_s)
+
+    async def _watch_over(self, loop: Fetching) -> None:
+        """Raises MembershipInterrupted where fetching stands still: aiokafka may hang while it joins again."""
+        turns = -1
+        while turns != loop.turns:
+            turns = loop.turns
+            await asyncio.sleep(self._assigned_within_s)
+        raise MembershipInterrupted(f"the group gave no new assignment within {self._assigned_within_s:.0f} s")
+
+    @property
+    def _assigned_within_s(self) -> float:
+        kafka = self._connection.kafka
+        return kafka.session_timeout_ms / 1000 + kafka.handover_s + JOIN_SLACK_S
+
+    async def trust(self, partition: OwnedPartition) -> None:
+        """Returns when the group is known to count this worker in, or the partition has been given up."""
+        while self._watch.in_doubt and partition.life.status in {PartitionStatus.OPENING, PartitionStatus.READY}:
+            await self._watch.trusted(DOUBT_POLL_S)
 
     def wake(self) -> None:
         """A partition wants records again, or there is a new one."""
@@ -211,10 +246,19 @@ class Membership(ConsumerRebalanceListener):
         self._epoch += 1
         if self._leaving:
             return  # a rebalance during the drain, or while producers close: nobody would drop what is opened now
-        for tp in sorted(cast("set[TopicPartition]", assigned)):
-            partition = self._owned[tp] = OwnedPartition(tp, partial(self._output, tp), self)
-            partition.opening = asyncio.create_task(self._open(partition))
-            partition.opening.add_done_callback(self._note_opening)
+        try:
+            for tp in sorted(cast("set[TopicPartition]", assigned)):
+                self._take(cast("AIOKafkaConsumer", self._consumer), tp)
+        except Exception as error:  # aiokafka logs and drops what a callback raises  # noqa: BLE001
+            self._fail(error)
+
+    def _take(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
+        """OPENING. A position keeps aiokafka from looking for one of its own, over and over while we open."""
+        consumer.seek(tp, 0)
+        consumer.pause(tp)
+        partition = self._owned[tp] = OwnedPartition(tp, partial(self._output, tp), self)
+        partition.opening = asyncio.create_task(self._open(partition))
+        partition.opening.add_done_callback(self._note_opening)
 
     def _output(self, tp: TopicPartition) -> TransactionalOutput:
         """The one transactional producer of that partition, not opened."""

@@ -39,6 +39,10 @@ class Owner(Protocol):
         """The partition turned out not to be ours."""
         ...
 
+    async def trust(self, partition: OwnedPartition) -> None:
+        """Returns when the group is known to count this worker in, or the partition has been given up."""
+        ...
+
 
 class OwnedPartition:
     """A partition this worker owns, in one assignment. Lanes keep what they know of it under this object."""
@@ -90,6 +94,7 @@ class OwnedPartition:
         Raises MembershipLost when the partition is not ours any more (the membership knows by then, and joins
         again: the caller just drops the work), DeliveryRefused when the broker never will.
         """
+        await self._owner.trust(self)
         if not self.may_deliver or self._failed:
             raise MembershipLost(f"{self.tp.topic}/{self.number} is not owned any more")
         # Until it has succeeded it counts as failed: a later commit must never pass this one's records.
@@ -104,6 +109,7 @@ class OwnedPartition:
 
     async def open_output(self) -> None:
         """Fences the previous owner."""
+        await self._owner.trust(self)
         await self._output.open()
 
     async def renew_output(self) -> None:
