@@ -48,11 +48,15 @@ class _Waiter:
     granted: asyncio.Future[Grant] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 class Admission:
     """Lets calls through the gate. `deadline_s` is always in running time (see `clock`).
 
-    `want_lease` is called with partitions whose account needs a larger committed lease; call `lease_committed`
-    afterwards.
+    `want_lease` is called with partitions whose account needs a larger committed lease; call `pump` afterwards.
+    `failed` is told of a bug that shows in the timer, where asyncio would only log it (as it does by default).
     """
 
     def __init__(
@@ -62,11 +66,12 @@ class Admission:
         now_s: Callable[[], float],
         wall_s: Callable[[], float],
         want_lease: Callable[[Iterable[int]], None],
+        failed: Callable[[Exception], None] = _raise,
     ) -> None:
         self.gate = gate
         self.clock = RunningClock()
         self._now_s, self._wall_s = now_s, wall_s
-        self._want_lease = want_lease
+        self._want_lease, self._failed = want_lease, failed
         self._queue: deque[_Waiter] = deque()
         self._deadlines: list[tuple[float, int, _Waiter]] = []
         self._ticket = itertools.count()
@@ -200,7 +205,13 @@ class Admission:
             wait_s = min(wait_s, self._deadlines[0][0] - self.clock.running_s(now_s))
         if self._queue:
             delay_s = min(max(wait_s, 0.0), TIMER_MAX_S)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self.pump)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_fires)
+
+    def _timer_fires(self) -> None:
+        try:
+            self.pump()
+        except Exception as error:  # a queue that is never served again must not stay unnoticed  # noqa: BLE001
+            self._failed(error)
 
     def close(self) -> None:
         """Stops the timer; whoever waits is cancelled by its owner."""

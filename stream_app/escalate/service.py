@@ -82,7 +82,11 @@ class EscalateLane:
         self._outbox = Outbox(settings, codec, topics)
         partitions = topics[settings.kafka.names.escalations].partitions
         self._admission = Admission(
-            _gate(settings, partitions), now_s=now_s, wall_s=wall_s, want_lease=self._want_lease
+            _gate(settings, partitions),
+            now_s=now_s,
+            wall_s=wall_s,
+            want_lease=self._want_lease,
+            failed=self._failed,
         )
         line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, draw)
         self._asker = Asker(line, AnswerCache())
@@ -196,9 +200,22 @@ class EscalateLane:
         """Makes room for the next event, and tells a hand-over that waits for the last."""
         work.running.discard(task)
         self._handling.discard(task)
-        if work.closing and not work.running:
-            work.rush()
-        self._fill()
+        if task.cancelled() or task.exception() is not None:
+            return  # the lane ends
+        try:
+            if work.closing and not work.running:
+                work.rush()
+            self._fill()
+        except Exception as error:  # noqa: BLE001 - any bug
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """A bug in a callback, which asyncio would only log: a task dies of it, and the lane with that."""
+
+        async def die() -> None:
+            raise error
+
+        self._spawn(die())
 
     async def _outcome(self, work: PartitionWork, item: Item) -> Outcome | None:
         """What the record becomes; None where its next owner decides."""
