@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from stream_app.errors import StartError
 from stream_app.kafka.finished import decode
+from stream_app.kafka.group_offsets import stored_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
     from stream_app.kafka.connection import Connection
 
-COORDINATOR_TRIES = 20
-COORDINATOR_RETRY_S = 0.5
+COORDINATOR_WITHIN_S = 15.0
 """The first question about any group makes a new cluster create its topic of offsets: some seconds."""
 
 
@@ -48,8 +48,8 @@ async def lane_lag(connection: Connection, lane: str, topic: str, partitions: in
     group = f"{connection.kafka.group}-{lane}"
     assigned = [TopicPartition(topic, number) for number in range(partitions)]
     async with connection.admin() as admin:
-        stored = await _stored(admin, group)
-    committed = {tp: stored[tp].offset for tp in assigned if tp in stored and stored[tp].offset >= 0}
+        stored = await _stored(admin, group, assigned)
+    committed = {tp: told.offset for tp, told in stored.items() if told.offset >= 0}
     consumer = connection.consumer(None, "shunt-status")
     await connection.start(consumer)
     try:
@@ -71,16 +71,16 @@ async def lane_lag(connection: Connection, lane: str, topic: str, partitions: in
     )
 
 
-async def _stored(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
-    """The group's offsets. Raises StartError when Kafka cannot say, even after some tries."""
-    for left in reversed(range(COORDINATOR_TRIES)):
-        try:
-            return await admin.list_consumer_group_offsets(group)
-        except KafkaError as error:
-            if not (error.retriable and left):
-                raise StartError(f"Kafka does not tell the offsets of group {group}", advice=str(error)) from error
-            await asyncio.sleep(COORDINATOR_RETRY_S)
-    raise AssertionError("the last try returns or raises")
+async def _stored(
+    admin: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """The group's offsets. Raises StartError when Kafka cannot say, or not in time."""
+    try:
+        async with asyncio.timeout(COORDINATOR_WITHIN_S):
+            return await stored_offsets(admin, group, partitions)
+    except (KafkaError, TimeoutError) as error:
+        why = str(error) or f"its coordinator did not tell within {COORDINATOR_WITHIN_S:.0f} s"
+        raise StartError(f"Kafka does not tell the offsets of group {group}", advice=why) from error
 
 
 def behind(
@@ -90,6 +90,9 @@ def behind(
     *,
     from_earliest: bool,
 ) -> int:
-    """Offsets between the committed ones and the end; without a commit, from where the lane would start."""
-    first = begin if from_earliest else end
+    """Offsets between the committed ones and the end; without a commit, from where the lane would start.
+
+    A partition without one, of a group that has some, is new: it is read from its beginning.
+    """
+    first = begin if from_earliest or committed else end
     return sum(max(0, end[tp] - max(committed.get(tp, first[tp]), begin[tp])) for tp in end)

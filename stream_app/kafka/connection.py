@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
-from stream_app.errors import KafkaUnreachable
+from stream_app.errors import KafkaUnreachable, StartError
 from stream_app.kafka.transactions import BATCH_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Connection:
             await client.close()
 
     async def topics(self, names: Iterable[str]) -> dict[str, TopicFacts]:
-        """The facts of those topics that exist."""
+        """The facts of those topics that exist. Raises StartError where Kafka hides a topic's settings."""
         wanted = list(dict.fromkeys(names))
         async with self.admin() as admin:
             described = await admin.describe_topics()  # all: asking for one by name would create it
@@ -114,14 +114,21 @@ class Connection:
             if not counts:
                 return {}
             limits = await self._message_bytes_max(admin, list(counts))
-        return {name: TopicFacts(name, counts[name], limits[name]) for name in wanted if name in counts}
+        return {name: TopicFacts(name, counts[name], limits[name]) for name in wanted if name in limits}
 
     @staticmethod
     async def _message_bytes_max(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         found: dict[str, int] = {}
         for response in cast("list[Any]", await admin.describe_configs(resources)):
-            for _code, _message, _kind, name, entries in response.resources:
+            for code, _message, _kind, name, entries in response.resources:
+                if code == TopicAuthorizationFailedError.errno:  # every setting would pass for its default
+                    raise StartError(
+                        f"Kafka does not tell the settings of topic {name!r}",
+                        advice=f"grant this worker's user DESCRIBE_CONFIGS on topic {name!r}",
+                    )
+                if code:
+                    continue  # this broker does not know the topic yet, or not any more
                 values = {entry[0]: entry[1] for entry in entries}
                 found[name] = int(values.get("max.message.bytes") or 1_048_588)
         return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from stream_app.errors import MembershipInterrupted
-from stream_app.kafka.transactions import translate
+from stream_app.kafka.refusals import translate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

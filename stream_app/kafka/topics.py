@@ -226,6 +226,8 @@ async def require(connection: Connection) -> dict[str, TopicFound]:
         first, *more = broken
         others = f", and {len(more)} more" if more else ""
         missing = any(wrong.what == "does not exist" for wrong in broken)
-        advice = "make the topics with `shunt topics create`, or correct [kafka]" if missing else "see `shunt check`"
+        # Kafka does not list what one may not see.
+        make = "make the topics with `shunt topics create`, or correct [kafka], or grant this worker's user DESCRIBE"
+        advice = f"{make} on topic {first.topic!r}" if missing else "see `shunt check`"
         raise StartError(f"topic {first.topic!r} {first.what}{others}", advice=advice)
     return found

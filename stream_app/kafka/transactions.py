@@ -12,34 +12,11 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-from aiokafka.errors import (
-    BrokerNotAvailableError,
-    ClusterAuthorizationFailedError,
-    ConcurrentTransactions,
-    GroupAuthorizationFailedError,
-    IllegalOperation,
-    IllegalStateError,
-    InconsistentGroupProtocolError,
-    InvalidProducerEpoch,
-    InvalidProducerIdMapping,
-    InvalidSessionTimeoutError,
-    InvalidTopicError,
-    InvalidTxnState,
-    KafkaError,
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
-    OutOfOrderSequenceNumber,
-    ProducerClosed,
-    ProducerFenced,
-    RecordListTooLargeError,
-    ReplicaNotAvailableError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-    TransactionCoordinatorFenced,
-)
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from stream_app.errors import DeliveryRefused, MembershipInterrupted, MembershipLost, ShuntError
+from stream_app.errors import MembershipInterrupted
+from stream_app.kafka.refusals import LOST, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,57 +30,6 @@ log = logging.getLogger(__name__)
 BATCH_BYTES_MAX = 512 * 1024
 """Half of Kafka's default `max.message.bytes` (1,048,588), which bounds a batch, not only a record."""
 CLOSE_TIMEOUT_S = 5.0
-
-REFUSED: dict[type[KafkaError], str] = {
-    TopicAuthorizationFailedError: "grant this worker's user WRITE on the topic",
-    GroupAuthorizationFailedError: "grant this worker's user READ on the group",
-    TransactionalIdAuthorizationFailed: "grant this worker's user WRITE and DESCRIBE on the transactional id",
-    ClusterAuthorizationFailedError: "grant this worker's user IDEMPOTENT_WRITE on the cluster",
-    MessageSizeTooLargeError: "raise the topic's max.message.bytes; a restarted worker reads the limit anew",
-    RecordListTooLargeError: "raise the topic's max.message.bytes; a restarted worker reads the limit anew",
-    InvalidTopicError: "correct the topic's name in the settings",
-    InvalidSessionTimeoutError: "keep kafka.session_timeout_ms between the broker's group.min.session.timeout.ms "
-    "and group.max.session.timeout.ms",
-    InconsistentGroupProtocolError: "another kind of client uses this group: give Shunt one of its own (kafka.group)",
-}
-"""What the broker will refuse again however often it is tried, and what a person must change."""
-
-LOST: tuple[type[Exception], ...] = (
-    ProducerFenced,
-    InvalidProducerEpoch,
-    InvalidTxnState,
-    InvalidProducerIdMapping,
-    OutOfOrderSequenceNumber,
-    ProducerClosed,
-    IllegalOperation,
-)
-"""The producer is no longer the owner of its transactional id, or its transaction timed out."""
-
-PASSING: tuple[type[KafkaError], ...] = (
-    BrokerNotAvailableError,
-    ConcurrentTransactions,
-    IllegalStateError,  # the assignment changed while we asked about a partition
-    KafkaTimeoutError,
-    ReplicaNotAvailableError,
-    TransactionCoordinatorFenced,
-)
-"""Of what aiokafka does not call retriable: what passes when a broker or coordinator is back."""
-
-
-def translate(error: BaseException, doing: str) -> ShuntError:
-    """An error of aiokafka as one of ours: DeliveryRefused for good, MembershipInterrupted where Kafka was away.
-
-    Else MembershipLost. aiokafka wraps an answer it did not expect, such as that of a coordinator that is loading,
-    into a plain KafkaError.
-    """
-    for kind, advice in REFUSED.items():
-        if isinstance(error, kind):
-            return DeliveryRefused(f"Kafka refuses while {doing} ({type(error).__name__}: {error})", advice=advice)
-    told = f"lost while {doing} ({type(error).__name__}: {error})"
-    passing = isinstance(error, KafkaError) and (error.retriable or type(error) is KafkaError)
-    if passing or isinstance(error, PASSING):
-        return MembershipInterrupted(told)
-    return MembershipLost(told)
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:
@@ -163,7 +89,7 @@ class TransactionalOutput:
                     raise
                 await self._producer.commit_transaction()
         except (*LOST, KafkaError, AssertionError) as error:  # AssertionError: aiokafka's state table
-            raise translate(error, doing) from error
+            raise translate(error, doing, source.topic) from error
         except TimeoutError as error:
             raise MembershipInterrupted(f"{doing} took longer than {self._commit_timeout_s:.0f} s") from error
 
