@@ -1,5 +1,6 @@
 # make demo    Kafka, Triton and the pipeline on this machine (flags: make demo ARGS="--exit --json")
 # make test    everything that proves it: style, types, the fence between rooms, tests with coverage
+# make faults  workers, brokers, Triton and the LLM killed, stalled and restarted; then everything is counted (30 min)
 # make bench   the speed of the hot path and of the models
 # PYTHON=...   which Python to build on (3.11 or 3.12; found by itself otherwise)
 
@@ -8,7 +9,7 @@ export PYTHON
 BIN := $(VENV)/bin
 ARGS :=
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test lint faults bench install clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.for-demo
@@ -24,6 +25,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# Flags: make faults ARGS="--seed 7 --brokers 3 --each 2"
+faults: install
+	$(BIN)/python -m tests.faults $(ARGS)
 
 # The figures over film reviews need the evaluation texts.
 bench: install

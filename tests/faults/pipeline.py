@@ -18,7 +18,7 @@ SESSION_S = 6.0
 HANDOVER_S = 2.0
 TEXT_BYTES_MAX = 20_000
 TOPIC_BYTES_MAX = 4_000_000
-QUIET = {"log_level": 1}
+QUIET = {"log_level": 0}
 """The harness's own clients say nothing of the brokers that it takes away."""
 
 CONFIG = """

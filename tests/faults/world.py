@@ -107,9 +107,11 @@ class World:
     def freeze_at_work(self, worker: str, rng: random.Random) -> tuple[int, int]:
         """Stops a worker at a moment when it has a transaction open, or, an escalate worker, calls are in flight.
 
-        What stays open while the worker is stopped is its own. (0, 0), and not stopped, where no such moment came.
+        What stays open while the worker is stopped is its own. Where no such moment came in half of the time, any
+        work under way will do; (0, 0), and not stopped, where there was none.
         """
         deadline = time.monotonic() + WORK_WITHIN_S
+        any_work_s = deadline - WORK_WITHIN_S / 2
         while time.monotonic() < deadline and not self.over.is_set():
             self.fleet.freeze(worker)
             held = before = self.open_transactions()
@@ -117,7 +119,8 @@ class World:
                 time.sleep(0.1)
                 held = before & self.open_transactions()
             calls = self.llm.in_flight()
-            if self.fleet.workers[worker].frozen and (held or (calls and worker.startswith("escalate"))):
+            enough = held or (calls and (worker.startswith("escalate") or time.monotonic() > any_work_s))
+            if enough and self.fleet.workers[worker].frozen:
                 return calls, len(held)
             self.fleet.thaw(worker)
             time.sleep(rng.uniform(0.005, 0.1))
