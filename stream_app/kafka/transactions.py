@@ -139,6 +139,7 @@ class TransactionalOutput:
 
     async def _abort(self) -> None:
         """Aborts as far as that is possible: a fenced producer cannot, and need not."""
+        self._look_at_leftovers()  # the abort puts another future in the place of one that was refused
         with contextlib.suppress(KafkaError, AssertionError):
             await self._producer.abort_transaction()
         self._look_at_leftovers()

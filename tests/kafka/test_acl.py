@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from aiokafka.structs import TopicPartition
@@ -16,14 +17,18 @@ from confluent_kafka.admin import (
 )
 
 from stream_app.errors import DeliveryRefused, ShuntError, StartError
+from stream_app.escalate.start import escalate_lane, group_of
 from stream_app.events import Outgoing
 from stream_app.kafka.admin import lane_lag
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.transactions import TransactionalOutput
+from stream_app.local.llm.options import StandInOptions
 from stream_app.local.stack import Stack
 from stream_app.settings import Kafka
+from stream_app.telemetry import Metrics
 from tests.classify.lanes import caught_up, classifying, pipeline
 from tests.conftest import model_repositories, run_apart
+from tests.escalate import escalated
 from tests.kafka.reading import committed_and_end, produce, read_all
 
 TOPIC, GROUP, CLUSTER = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.BROKER
@@ -38,7 +43,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory):
     """A broker that asks its ACLs; everybody may do what none speaks of."""
     running = Stack(
         tmp_path_factory.mktemp("acl"),
-        llm=False,
+        llm_options=StandInOptions(latency_median_ms=20),
         model_repository=model_repositories(),
         load_models=["scripted"],
         kafka_properties={
@@ -112,7 +117,7 @@ IDS = [f"{operation.name} {what}" for _, what, operation, _ in RIGHTS]
 @pytest.mark.parametrize(("kind", "what", "operation", "to_grant"), RIGHTS, ids=IDS)
 async def test_a_worker_without_a_right_ends(stack, make_topic, unique_name, kind, what, operation, to_grant):
     """Each right that a lane needs, taken alone: the lane ends by itself with status 1, its line names the right and
-    the resource, and nothing was decided or committed."""
+    the resource, nothing was decided, and no record was committed."""
     settings = pipeline(stack, make_topic, unique_name, partitions=1)
     name = names_of(settings)[what]
     produce(stack.bootstrap_servers, settings.kafka.names.input, EVENTS)
@@ -122,7 +127,7 @@ async def test_a_worker_without_a_right_ends(stack, make_topic, unique_name, kin
         assert task.done()
     assert f"grant this worker's user {to_grant.format(name)}" in said_of(task.exception())
     group = names_of(settings)["group"]
-    assert committed_and_end(stack.bootstrap_servers, settings.kafka.names.input, group)[0][0] < 0
+    assert committed_and_end(stack.bootstrap_servers, settings.kafka.names.input, group)[0][0] <= 0
     assert read_all(stack.bootstrap_servers, settings.kafka.names.decisions) == []
 
 
@@ -154,6 +159,37 @@ async def test_a_right_granted_to_others_only(stack, make_topic, unique_name):
         await asyncio.wait({task}, timeout=30)
         assert task.done()
     assert "a prefixed ACL" in said_of(task.exception())
+
+
+async def test_the_slow_lane_without_a_right_ends(stack, make_topic, unique_name):
+    """The lane of the LLM too: the answer that may not be written ends it, and its escalation is not committed."""
+    fast = pipeline(stack, make_topic, unique_name, partitions=1)
+    names = fast.kafka.names
+    settings = escalated.settings(stack.bootstrap_servers, stack.llm_base_url, names.input)
+    escalated.produce(stack.bootstrap_servers, names.escalations, escalated.texts(5), partitions=1)
+    deny(stack, TOPIC, names.decisions, WRITE)
+    async with escalate_lane(settings, Metrics()) as lane:
+        task = asyncio.create_task(lane.run(asyncio.Event()))
+        await asyncio.wait({task}, timeout=30)
+        assert task.done()
+    assert f"WRITE on topic {names.decisions!r}" in said_of(task.exception())
+    assert committed_and_end(stack.bootstrap_servers, names.escalations, group_of(settings))[0][0] <= 0
+
+
+@pytest.mark.parametrize(("kind", "what"), [(TOPIC, "out"), (GROUP, "group"), (TRANSACTIONAL_ID, "id")])
+async def test_a_refused_transaction_leaves_nothing_unseen(stack, make_topic, unique_name, caplog, kind, what):
+    """Every future that aiokafka fails with the refusal is looked at: no complaint comes after the end."""
+    names = {"in": make_topic("in"), "out": make_topic("out"), "group": unique_name("group"), "id": unique_name("id")}
+    connection = _connection(stack, names["in"])
+    output = TransactionalOutput(lambda: connection.transactional_producer(names["id"]), names["group"], 10)
+    await output.open()
+    deny(stack, kind, names[what], READ if kind is GROUP else WRITE)
+    with pytest.raises(DeliveryRefused, match=names[what]):
+        await output.commit([Outgoing(names["out"], 0, b"k", b"v", ())], TopicPartition(names["in"], 0), 1, "")
+    await output.close()
+    del output
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_offsets_of_a_topic_one_may_not_read(stack, make_topic, unique_name):
