@@ -21,6 +21,7 @@ from stream_app.codec.dead_letters import decode_dead_letter
 from stream_app.codec.decisions import decode_decision
 from stream_app.errors import ShuntError, StartError, UnreadableRecord
 from stream_app.kafka.admin import behind
+from stream_app.kafka.group_offsets import stored_offsets
 from stream_app.web.seconds import HOUR_S
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 250
 LAG_EVERY_S = 1.0
+LAG_WITHIN_S = 10.0
+"""How long the group's coordinator may be away before the page says that the lag is not known."""
 STAND_IN = "shunt-stand-in"
 """Who owns the models of the stand-in LLM, by its own word."""
 
@@ -144,15 +147,17 @@ class Feeds:
                         for lane, topic in lanes.items():
                             end = await consumer.end_offsets(partitions[topic])
                             begin = await consumer.beginning_offsets(partitions[topic])
-                            stored = await admin.list_consumer_group_offsets(f"{self._settings.kafka.group}-{lane}")
+                            async with asyncio.timeout(LAG_WITHIN_S):
+                                group = f"{self._settings.kafka.group}-{lane}"
+                                stored = await stored_offsets(admin, group, partitions[topic])
                             committed = {at: told.offset for at, told in stored.items() if told.offset >= 0}
                             from_earliest = self._settings.kafka.start == "earliest"
                             self._view.lag[lane] = behind(begin, end, committed, from_earliest=from_earliest)
                             if lane == "classify":
                                 self._view.input_rate.add(int(time.time() * 1000), sum(end.values()))
                         await asyncio.sleep(LAG_EVERY_S)
-            except (KafkaError, ShuntError) as error:
-                log.warning("the lanes' lags cannot be read: %s", error)
+            except (KafkaError, ShuntError, TimeoutError) as error:
+                log.warning("the lanes' lags cannot be read: %s", error or "the coordinator does not tell them")
                 self._view.lag.update(dict.fromkeys(lanes, None))
                 await asyncio.sleep(LAG_EVERY_S)
 

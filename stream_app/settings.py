@@ -63,7 +63,11 @@ class Kafka(Section):
     input_topic: TopicName = "reviews"
     topics: Topics = Topics()
     start: Literal["earliest", "latest"] = "earliest"
-    """Where a group without a committed offset begins. An offset that has expired is an error, never a jump."""
+    """Where a group without any committed offset begins; `latest` is the end at its very first start.
+
+    A partition that is added later is read from its beginning in either case. An offset that has expired, or lies
+    beyond the end, is an error, never a jump.
+    """
     session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 10_000
     transaction_timeout_ms: Annotated[int, Field(ge=1_000, le=900_000)] = 15_000
     """Bounds how long a dead worker holds back readers of the topics it wrote to."""

@@ -81,11 +81,6 @@ async def _stored(
     except GroupAuthorizationFailedError as error:
         grant = f"grant this user DESCRIBE on group {group!r}"
         raise StartError(f"Kafka does not tell the offsets of group {group}", advice=grant) from error
-    except GroupAuthorizationFailedError as error:
-        raise StartError(
-            f"Kafka does not tell the offsets of group {group!r}",
-            advice=f"grant this user DESCRIBE on group {group!r}",
-        ) from error
     except (KafkaError, TimeoutError) as error:
         why = str(error) or f"its coordinator did not tell within {COORDINATOR_WITHIN_S:.0f} s"
         raise StartError(f"Kafka does not tell the offsets of group {group}", advice=why) from error

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 HEARTBEATS_PER_SESSION = 5
 """Kafka asks for at least three; five survive a slow one."""
+METADATA_MAX_AGE_MS = 10_000
+"""How late a partition that was added is noticed (Kafka's default is five minutes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Connection:
             max_poll_interval_ms=2**31 - 1,  # a stalled LLM is no reason to leave the group: progress is watched
             partition_assignment_strategy=cast("Any", (sticky,)),
             fetch_max_wait_ms=200,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
 
     def transactional_producer(

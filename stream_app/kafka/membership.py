@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
 
 from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost, ShuntError
 from stream_app.kafka.fetching import Fetching
-from stream_app.kafka.group_offsets import standing
+from stream_app.kafka.founding import found_at_ends
+from stream_app.kafka.group_offsets import standing, stored_offsets
 from stream_app.kafka.leaving import leave
 from stream_app.kafka.losses import Losses
 from stream_app.kafka.opening import growing_pauses_s, open_partition
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
-    from aiokafka.structs import TopicPartition
 
     from stream_app.kafka.connection import Connection
     from stream_app.kafka.owned import LaneWork
@@ -86,6 +87,7 @@ class Membership(ConsumerRebalanceListener):
         self._watch = StallWatch(GAP_OF_SESSION * connection.kafka.session_timeout_ms / 1000, time.monotonic)
         self._failure: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
+        self._founding = asyncio.Lock()
         self._handing_over: asyncio.Task[None] | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._consumer: AIOKafkaConsumer | None = None
@@ -297,17 +299,21 @@ class Membership(ConsumerRebalanceListener):
 
     async def _read_committed(self, partition: OwnedPartition) -> Committed:
         """The committed offset with its metadata, or where `kafka.start` says a new group begins."""
-        tp = partition.tp
-        if self._admin is None or self._consumer is None:
+        tp, admin, consumer = partition.tp, self._admin, self._consumer
+        if admin is None or consumer is None:
             raise MembershipLost("the consumer is gone")
-        if (committed := await standing(self._admin, self._consumer, self._group, tp)) is not None:
-            return committed
-        if self._connection.kafka.start == "earliest":
-            return Committed((await self._consumer.beginning_offsets([tp]))[tp], "")
-        latest = Committed((await self._consumer.end_offsets([tp]))[tp], "")
-        # Committed at once: else the next start before the first record would begin at an end that has moved on.
-        await partition.pin(latest)
-        return latest
+        while True:
+            known = consumer.partitions_for_topic(tp.topic) or ()
+            partitions = {tp, *(TopicPartition(tp.topic, number) for number in known)}
+            stored = await stored_offsets(admin, self._group, partitions)
+            if (committed := await standing(consumer, self._group, tp, stored[tp])) is not None:
+                return committed
+            added = any(told.offset >= 0 for told in stored.values())
+            if added or self._connection.kafka.start == "earliest":
+                return Committed((await consumer.beginning_offsets([tp]))[tp], "")
+            async with self._founding:
+                producer = self._connection.transactional_producer(f"{self._group}:{tp.topic}:start")
+                await found_at_ends(producer, admin, consumer, self._group, partitions)
 
     async def _hand_over(self, partitions: Iterable[OwnedPartition], within_s: float) -> None:
         """CLOSING, then the lane finishes what it can within the time.

@@ -118,10 +118,6 @@ class OwnedPartition:
         self._output = self._make_output()
         await asyncio.shield(retired)
 
-    async def pin(self, start: Committed) -> None:
-        """Commits where a new group begins, before its first record."""
-        await self._output.commit((), self.tp, start.offset, start.metadata)
-
     async def close_output(self) -> None:
         """Ends the opening, if it still runs, and the producer, after a transaction that still runs."""
         if self.opening is not None:

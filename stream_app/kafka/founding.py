@@ -1,0 +1,59 @@
+"""Where a group begins that has committed nothing yet, with `kafka.start = "latest"`.
+
+The ends of all partitions are committed in one transaction, or none is. So a partition without a commit, in a
+group that has some, can only have been added later, and is read from its beginning: what was written to it before
+anybody noticed is not skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from stream_app.kafka.group_offsets import ASK_AGAIN_S, stored_offsets
+from stream_app.kafka.refusals import LOST
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.structs import TopicPartition
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 5.0
+
+
+async def found_at_ends(
+    producer: AIOKafkaProducer,
+    admin: AIOKafkaAdminClient,
+    consumer: AIOKafkaConsumer,
+    group: str,
+    partitions: Collection[TopicPartition],
+) -> None:
+    """Commits the present end of every partition, unless the group has committed anything by then.
+
+    `producer` is not started; its transactional id is the group's one for this: of workers that begin at the same
+    time each fences the last, and finds all of its commits or none. Raises KafkaError; the caller sets the deadline.
+    """
+    try:
+        await producer.start()
+        stored = await stored_offsets(admin, group, partitions)
+        if all(told.offset < 0 for told in stored.values()):
+            ends = await consumer.end_offsets(list(partitions))
+            async with producer.transaction():
+                offsets = {tp: OffsetAndMetadata(end, "") for tp, end in ends.items()}
+                await producer.send_offsets_to_transaction(cast("Any", offsets), group)
+            log.info("group %s begins at the ends of its partitions: %s", group, ends)
+    except (*LOST, AssertionError):  # AssertionError: aiokafka's state table
+        await asyncio.sleep(ASK_AGAIN_S)  # another worker is at it: its commits will be found
+    finally:
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await producer.stop()
