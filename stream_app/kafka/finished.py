@@ -78,7 +78,7 @@ def _doubted(why: str) -> Restored:
 
 
 def _crc(base: int, packed: str, extra: str) -> str:
-    return f"{zlib.crc32(f'{base}:{packed}:{extra}'.encode()):08x}"
+    return f"{zlib.crc32(f'{base}:{packed}:{extra}'.encode(errors='surrogatepass')):08x}"
 
 
 def _set_bits(raw: bytes, base: int) -> list[int]:

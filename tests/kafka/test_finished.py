@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -33,14 +33,26 @@ def test_what_is_written_is_read_back(base, beyond, extra):
 
 @given(BASES)
 def test_a_full_span_fits_the_brokers_limit(base):
-    """All offsets of the longest span finished: the text stays within Kafka's 4,096 characters."""
-    assert len(encode(base, set(range(base, base + SPAN_BITS_MAX)), "x" * 600)) <= METADATA_CHARS_MAX
+    """All offsets of the longest span finished, and the longest extra: within Kafka's 4,096 characters."""
+    text = encode(base, set(range(base, base + SPAN_BITS_MAX)), "x" * 700)
+    assert len(text) <= METADATA_CHARS_MAX
+    assert len(decode(text, base).finished) == SPAN_BITS_MAX
 
 
-def test_a_longer_span_is_refused_before_kafka_sees_it():
-    """One character too many kills the producer, so it is never sent."""
+@given(BASES, st.integers(0, SPAN_BITS_MAX - 1))
+def test_the_limit_is_one_character_sharp(base, last):
+    """4,096 characters are written, 4,097 are refused before Kafka sees them: they would kill the producer."""
+    room = METADATA_CHARS_MAX - len(encode(base, {base + last}))
+    assert len(encode(base, {base + last}, "x" * room)) == METADATA_CHARS_MAX
     with pytest.raises(MetadataTooLong):
-        encode(0, {40_000})
+        encode(base, {base + last}, "x" * (room + 1))
+
+
+@given(BASES, st.integers(SPAN_BITS_MAX + 6, 60_000))
+def test_a_longer_span_is_refused_before_kafka_sees_it(base, last):
+    """Beside the longest extra that a full span leaves room for, a longer span does not fit."""
+    with pytest.raises(MetadataTooLong):
+        encode(base, {base + last}, "x" * (METADATA_CHARS_MAX - len(encode(base, {base + SPAN_BITS_MAX - 1}))))
 
 
 @given(BASES, st.sets(st.integers(0, 5_000), max_size=50), st.integers(-10, 10))
@@ -52,7 +64,11 @@ def test_the_map_of_another_offset_is_not_believed(base, beyond, shift):
     assert shift == 0 or not restored.finished
 
 
-@given(st.text(max_size=200))
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+"""Lone surrogates too: a client that decodes leniently may hand them over."""
+
+
+@given(ANY_TEXT)
 def test_foreign_metadata_is_doubted_and_never_raises(text):
     """Whatever another program left there reads as nothing finished."""
     restored = decode(text, 7)
@@ -60,14 +76,103 @@ def test_foreign_metadata_is_doubted_and_never_raises(text):
     assert (restored.doubt is None) == (text == "")
 
 
-@given(st.sets(st.integers(0, 3_000), min_size=1, max_size=50), st.data())
-def test_a_changed_character_is_noticed(beyond, data):
-    """A damaged map is not believed: a wrongly finished offset would be a lost record."""
-    text = encode(0, beyond)
+@example(["00000000", "\ud800", ""])
+@given(st.lists(ANY_TEXT | st.sampled_from(["shunt1", "7", "00000000", "AAAA", "", "="]), max_size=7))
+def test_what_only_looks_like_ours_is_doubted(parts):
+    """The right number of parts, the right name, the right base: without the check sum nothing is believed."""
+    restored = decode(":".join(["shunt1", "7", *parts]), 7)
+    assert not restored.finished
+    assert restored.doubt is not None
+
+
+@pytest.mark.parametrize("version", ["shunt0", "shunt2", "Shunt1", "shunt1 ", "shunt\u0661", "shunt11"])
+def test_another_version_is_doubted(version):
+    """A later format is not guessed at: a worker of an older release asks again rather than skips."""
+    text = encode(7, {9})
+    assert decode(version + text.removeprefix("shunt1"), 7).doubt is not None
+
+
+@pytest.mark.parametrize("text", ["x" * 5_000_000, ":" * 5_000_000, "shunt1:7:00000000:" + "/" * 5_000_000 + ":"])
+def test_a_huge_text_is_doubted_in_little_time(text):
+    """Kafka's limit can be raised by an operator, and another program may use it."""
+    assert decode(text, 7).doubt is not None
+
+
+@pytest.mark.parametrize("base", ["07", "+7", " 7", "7.0", "٧", "", "-7", "9" * 5_000])
+def test_the_base_is_the_committed_offset_to_the_letter(base):
+    """One way to write a number: another program's way is another program's text."""
+    _, _, crc, packed, extra = encode(7, {9}).split(":", 4)
+    restored = decode(f"shunt1:{base}:{crc}:{packed}:{extra}", 7)
+    assert (restored.finished, restored.extra) == (frozenset(), "")
+    assert restored.doubt is not None
+
+
+@given(BASES, st.sets(st.integers(0, 3_000), max_size=50), EXTRAS, st.data())
+def test_one_character_changed_deleted_or_inserted_is_noticed(base, beyond, extra, data):
+    """A damaged map is doubted, or says the same as before; never another set: that would be a lost record."""
+    finished = frozenset(base + each for each in beyond)
+    text = encode(base, finished, extra)
     place = data.draw(st.integers(0, len(text) - 1))
-    other = data.draw(st.characters(min_codepoint=33, max_codepoint=126).filter(lambda c: c != text[place]))
-    restored = decode(text[:place] + other + text[place + 1 :], 0)
-    assert restored.doubt is not None or restored.finished == beyond
+    other = data.draw(st.characters(exclude_categories=()) | st.sampled_from(":=AZaz09+/"))
+    damaged = {
+        "changed": text[:place] + other + text[place + 1 :],
+        "deleted": text[:place] + text[place + 1 :],
+        "inserted": text[:place] + other + text[place:],
+        "cut off": text[:place],
+    }
+    for how, broken in damaged.items():
+        restored = decode(broken, base)
+        if restored.doubt is None and broken:
+            assert (restored.finished, restored.extra) == (finished, extra), how
+        else:
+            assert not restored.finished, how
+            assert not restored.extra, how
+
+
+@given(BASES, st.sets(st.integers(-50, 3_000), max_size=60))
+def test_offsets_below_the_base_are_left_out(base, around):
+    """They are behind the committed offset: whoever reads the map begins after them."""
+    offsets = {max(0, base + each) for each in around}
+    assert decode(encode(base, offsets), base).finished == {offset for offset in offsets if offset >= base}
+
+
+@given(BASES, st.sets(st.integers(-20, 200)), st.lists(st.integers(0, 200), unique=True).map(sorted))
+def test_what_was_restored_is_skipped_and_nothing_else(base, restored, arriving):
+    """A record that the last owner finished is not asked again; every other one is, gaps or not."""
+    ledger = FinishedOffsets(base)
+    ledger.restore(frozenset(max(0, base + each) for each in restored))
+    fresh = [each for each in arriving if ledger.arrive(base + each)]
+    assert fresh == [each for each in arriving if each not in restored]
+    assert ledger.unfinished == len(fresh)
+
+
+@given(st.sets(st.integers(0, 300), min_size=1), st.randoms(use_true_random=False), st.integers(0, 20))
+def test_the_commit_point_only_rises_and_ends_at_the_position(offsets, rng, markers):
+    """Whatever the order in which records end: never back, never past an unfinished one, and at last no lag."""
+    ledger, position = FinishedOffsets(0), max(offsets) + 1 + markers
+    for offset in sorted(offsets):
+        assert ledger.arrive(offset)
+    left, last = list(offsets), 0
+    rng.shuffle(left)
+    while left:
+        assert ledger.span(position) == position - min(left)
+        point = ledger.advance(position)
+        assert last <= point == min(left)
+        assert decode(ledger.metadata(), point).finished == {each for each in offsets - set(left) if each >= point}
+        last = point
+        ledger.finish(left.pop())
+    assert ledger.advance(position) == position
+    assert ledger.span(position) == ledger.unfinished == 0
+
+
+def test_what_never_arrived_cannot_be_finished():
+    """A programming error is not swallowed: the commit point would move over a record nobody has."""
+    ledger = FinishedOffsets(0)
+    ledger.arrive(1)
+    ledger.finish(1)
+    for offset in (0, 1):
+        with pytest.raises(KeyError):
+            ledger.finish(offset)
 
 
 class Ledger(RuleBasedStateMachine):
