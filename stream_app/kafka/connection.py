@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -16,12 +17,17 @@ from stream_app.errors import KafkaUnreachable, StartError
 from stream_app.kafka.transactions import BATCH_BYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from stream_app.settings import Kafka
 
+Answer = TypeVar("Answer")
+
 HEARTBEATS_PER_SESSION = 5
 """Kafka asks for at least three; five survive a slow one."""
+ASK_WITHIN_S = 20.0
+"""How long a cluster that lacks a broker may take to answer; a stalled one is noticed after ten."""
+ASK_PAUSE_S = 0.3
 METADATA_MAX_AGE_MS = 10_000
 """How late a partition that was added is noticed (Kafka's default is five minutes)."""
 
@@ -104,20 +110,39 @@ class Connection:
         finally:
             await client.close()
 
+    async def ask(self, question: Callable[[AIOKafkaAdminClient], Awaitable[Answer]]) -> Answer:
+        """The cluster's answer. aiokafka asks one broker at random: while that one is away, asks again.
+
+        Raises KafkaUnreachable where none answers at all, or none did within `ASK_WITHIN_S`.
+        """
+        loop = asyncio.get_running_loop()
+        late_s = loop.time() + ASK_WITHIN_S
+        while True:
+            try:
+                async with self.admin() as admin:
+                    return await question(admin)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                if loop.time() > late_s:
+                    raise self._unreachable() from error
+            await asyncio.sleep(ASK_PAUSE_S)
+
     async def topics(self, names: Iterable[str]) -> dict[str, TopicFacts]:
         """The facts of those topics that exist. Raises StartError where Kafka hides a topic's settings."""
         wanted = list(dict.fromkeys(names))
-        async with self.admin() as admin:
+
+        async def facts(admin: AIOKafkaAdminClient) -> dict[str, TopicFacts]:
             described = await admin.describe_topics()  # all: asking for one by name would create it
             counts = {
                 topic["topic"]: len(topic["partitions"])
                 for topic in cast("list[dict[str, Any]]", described)
                 if topic["topic"] in wanted and not topic["error_code"]
             }
-            if not counts:
-                return {}
-            limits = await self._message_bytes_max(admin, list(counts))
-        return {name: TopicFacts(name, counts[name], limits[name]) for name in wanted if name in limits}
+            limits = await self._message_bytes_max(admin, list(counts)) if counts else {}
+            return {name: TopicFacts(name, counts[name], limits[name]) for name in wanted if name in limits}
+
+        return await self.ask(facts)
 
     @staticmethod
     async def _message_bytes_max(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:

@@ -142,8 +142,7 @@ async def look_up(connection: Connection, names: Iterable[str]) -> dict[str, Top
     facts = await connection.topics(names)
     if not facts:
         return {}
-    async with connection.admin() as admin:
-        configs = await _configs(admin, list(facts))
+    configs = await connection.ask(lambda admin: _configs(admin, list(facts)))
     return {
         name: TopicFound(
             name=name,
