@@ -71,7 +71,9 @@ class Outbox:
         self._provisional = settings.decisions.provisional
         self._prune_eps = settings.llm.prune_eps if settings.llm.prune else 0.0
         self._actions = settings.decisions.recommended_action
-        self._input, self._decisions = topics[names.input], topics[names.decisions]
+        self._decisions = topics[names.decisions]
+        same = self._decisions.partitions == topics[names.input].partitions
+        self._kept_numbers = self._decisions.partitions if same else 0
         self._escalations, self._dlq = topics[names.escalations], topics[names.dlq]
         self._encoder = codec.finals(policy, self._recommend)
         self._grades = [
@@ -112,9 +114,11 @@ class Outbox:
         """The input's number where the counts match, else murmur2 of the key as Java clients take it, else the
 
         source partition modulo the count. Fixed when the event is first decided.
+
+        The input may have got partitions since the start that the decisions topic has not: for those the key chooses.
         """
         count = self._decisions.partitions
-        if count == self._input.partitions:
+        if source_partition < self._kept_numbers:
             return source_partition
         if key is not None:
             return (murmur2(key) & 0x7FFFFFFF) % count
@@ -145,13 +149,13 @@ class Outbox:
             for index, count in enumerate(np.bincount(column.label, minlength=len(column.labels)).tolist()):
                 tally.answers[column.task, column.labels[index]] += count
         chosen = events if len(rows) == len(events) else [events[row] for row in rows]
-        topic, same = self._decisions.name, self._decisions.partitions == self._input.partitions
+        topic, kept = self._decisions.name, self._kept_numbers
         roomy = self._decisions.message_bytes_max - SIZE_MARGIN_BYTES
         outgoing: list[Outgoing] = []
         append = outgoing.append
         for event, (value, headers) in zip(chosen, self._encoder.encode(chosen, columns, at_ms), strict=True):
             number = event.source.partition
-            partition = number if same else self.decisions_partition(number, event.key)
+            partition = number if number < kept else self.decisions_partition(number, event.key)
             append(Outgoing(topic, partition, event.key, value, headers))
             if len(value) + len(event.key or b"") > roomy:
                 self._replace_oversized(outgoing, self._decisions, records[rows[len(outgoing) - 1]], tally)

@@ -275,9 +275,9 @@ async def test_a_drain_ends_while_triton_is_away(stack, make_topic, unique_name)
     assert len(read_all(stack.bootstrap_servers, names.decisions)) == 100
 
 
-@pytest.mark.parametrize("decisions_partitions", [1, 5])
+@pytest.mark.parametrize("decisions_partitions", [1, 2, 5])
 async def test_outputs_with_another_partition_count(stack, make_topic, unique_name, decisions_partitions):
-    """Where counts differ the key chooses by murmur2, as Java clients do, so a key keeps one partition."""
+    """Where counts differ the key chooses by murmur2, as Java clients do: a key keeps one partition and its order."""
     from aiokafka.partitioner import murmur2
 
     name = unique_name("reviews")
@@ -297,3 +297,42 @@ async def test_outputs_with_another_partition_count(stack, make_topic, unique_na
     finals = read_all(stack.bootstrap_servers, f"{name}-decisions")
     assert len(finals) == 210
     assert all(m.partition() == (murmur2(m.key()) & 0x7FFFFFFF) % decisions_partitions for m in finals)
+    assert len({message.partition() for message in finals}) > 1 or decisions_partitions == 1
+    sources = [(m.key(), json.loads(m.value())["source"]) for m in finals]
+    for key in set(keys):
+        for number in range(3):
+            offsets = [s["offset"] for of, s in sources if (of, s["partition"]) == (key, number)]
+            assert offsets == sorted(offsets)
+
+
+async def test_an_input_that_grows_while_the_lane_runs(stack, make_topic, unique_name):
+    """The input gets partitions that the decisions topic has not: their events are decided, where the key says."""
+    from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+    from aiokafka.partitioner import murmur2
+
+    settings = pipeline(stack, make_topic, unique_name)
+    names = settings.kafka.names
+    words = ["good", "bad", "unsure"]
+    values = [event(number, words[number % 3]) for number in range(300)]
+    keys = [f"k{number}".encode() for number in range(300)]
+    async with classifying(settings) as task:
+        await asyncio.to_thread(
+            produce, stack.bootstrap_servers, names.input, values[:150], partitions=3, keys=keys[:150]
+        )
+        await caught_up(settings, task)
+        admin = AIOKafkaAdminClient(bootstrap_servers=stack.bootstrap_servers)
+        await admin.start()
+        await admin.create_partitions({names.input: NewPartitions(5, None)})
+        await admin.close()
+        await asyncio.sleep(1)
+        await asyncio.to_thread(
+            produce, stack.bootstrap_servers, names.input, values[150:], partitions=5, keys=keys[150:]
+        )
+        await caught_up(settings, task)
+    finals = read_all(stack.bootstrap_servers, names.decisions)
+    escalations = read_all(stack.bootstrap_servers, names.escalations)
+    assert sorted(message.key() for message in finals + escalations) == sorted(keys)
+    for message in finals:
+        number = json.loads(message.value())["source"]["partition"]
+        assert message.partition() == (number if number < 3 else (murmur2(message.key()) & 0x7FFFFFFF) % 3)
+    assert read_all(stack.bootstrap_servers, names.dlq) == []
