@@ -78,6 +78,18 @@ async def test_an_offset_beyond_the_end_ends_the_worker(stack, make_topic, uniqu
     assert lane.copied == 0
 
 
+async def test_a_log_cut_short_under_a_running_worker_ends_it(stack, make_topic, unique_name):
+    """The end falls back behind the position (unclean leader election): the worker says so, and does not wait."""
+    source, target = make_topic("in"), make_topic("out")
+    lane = CopyLane(stack.bootstrap_servers, source, target, unique_name("group"))
+    async with running(lane) as task:
+        produce(stack.bootstrap_servers, source, [b"1"])
+        await until(lambda: lane.copied == 1)
+        lane.membership._consumer.seek(TopicPartition(source, 0), 100)  # what the broker then answers is the same
+        await until(task.done)
+        assert isinstance(task.exception(), StartError)
+
+
 async def test_a_topic_made_anew_begins_anew(stack, make_topic, unique_name):
     """Kafka drops the offsets of a topic that is deleted: of the one made in its place every record is read."""
     source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
