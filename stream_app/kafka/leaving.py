@@ -19,14 +19,22 @@ CUT_OFF_S = 1.0
 
 
 async def leave(consumer: AIOKafkaConsumer) -> None:
-    """Leaves the group and closes the connections; in `LEAVE_TIMEOUT_S`, or without the broker's word for it."""
-    try:
-        async with asyncio.timeout(LEAVE_TIMEOUT_S):
-            await consumer.stop()
-    except (KafkaError, TimeoutError) as error:
-        # aiokafka raises here again what its fetching died of, and leaves its tasks and connections behind.
-        log.warning("a consumer did not leave its group cleanly: %r", error)
-        await _cut_off(consumer)
+    """Leaves the group and closes the connections; in `LEAVE_TIMEOUT_S`, or without the broker's word for it.
+
+    In a task of its own: aiokafka awaits tasks that it has cancelled, and whoever waits for it is cancelled too.
+    """
+    stopping = asyncio.create_task(consumer.stop())
+    await asyncio.wait({stopping}, timeout=LEAVE_TIMEOUT_S)
+    if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
+        return
+    # aiokafka raises here again what its fetching died of, and leaves its tasks and connections behind.
+    why = stopping.exception() if stopping.done() and not stopping.cancelled() else None
+    if why is not None and not isinstance(why, KafkaError):
+        raise why
+    log.warning("a consumer did not leave its group cleanly: %s", repr(why) if why else "cancelled or too slow")
+    stopping.cancel()
+    await asyncio.wait({stopping}, timeout=CUT_OFF_S)
+    await _cut_off(consumer)
 
 
 async def _cut_off(consumer: AIOKafkaConsumer) -> None:

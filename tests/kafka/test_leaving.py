@@ -1,0 +1,22 @@
+"""A consumer leaves in whatever state aiokafka is in, and whoever waits for it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.leaving import leave
+from stream_app.settings import Kafka
+
+
+async def test_a_fetch_cancelled_within_aiokafka_does_not_cancel_who_waits(stack, topic, unique_name):
+    """aiokafka awaits its own cancelled fetches when it stops; a worker died of that with status 1."""
+    connection = Connection(Kafka(bootstrap_servers=stack.bootstrap_servers, input_topic=topic))
+    consumer = connection.consumer(unique_name("group"), "leaves")
+    consumer.subscribe([topic])
+    await connection.start(consumer)
+    fetch = asyncio.create_task(asyncio.sleep(3_600))
+    consumer._fetcher._pending_tasks.add(fetch)
+    await leave(consumer)
+    assert fetch.cancelled()
+    assert not consumer._client._conns
