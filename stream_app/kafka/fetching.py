@@ -49,7 +49,6 @@ class Fetching:
         self._watch = watch
         self.turns = 0
         """Rises as long as fetching goes on, records or not."""
-        self._held: set[OwnedPartition] = set()
 
     async def run(self) -> None:
         """Fetches until cancelled. Raises KafkaError for what ended the membership, StartError for lost records.
@@ -61,8 +60,8 @@ class Fetching:
         positions_due_s = 0.0
         while True:
             self.turns += 1
-            self._hold_unwanted()
-            wanted = [partition.tp for partition in self._owned.values() if partition not in self._held]
+            held = self._hold_unwanted()
+            wanted = [tp for tp in self._owned if tp not in held]
             if wanted:
                 await self._fetch_once(wanted)
             else:
@@ -114,20 +113,21 @@ class Fetching:
                     advice="they were deleted unread: set the group's offset by hand, knowing what is skipped",
                 )
 
-    def _hold_unwanted(self) -> None:
-        """Pauses at the broker what no lane wants or may have yet, and resumes what is wanted again.
+    def _hold_unwanted(self) -> set[TopicPartition]:
+        """Pauses at the broker what no lane wants or may have yet, resumes the rest; what is held back.
 
-        aiokafka forgets pauses in a rebalance, and throws away what was fetched for a paused partition.
+        aiokafka is asked what is paused, nothing is remembered here: it forgets pauses in a rebalance, and one
+        that was paused when it was assigned may be ready before this loop has looked. It throws away what was
+        fetched for a paused partition.
         """
+        assigned, paused = self._consumer.assignment(), self._consumer.paused()
         ready = PartitionStatus.READY
-        unwanted = {p for p in self._owned.values() if not p.wanted or p.life.status is not ready}
-        assigned = self._consumer.assignment()
-        for partition in self._held - unwanted:
-            if self._owned.get(partition.tp) is partition and partition.tp in assigned:
-                self._consumer.resume(partition.tp)
-        stopped = {partition for partition in unwanted - self._held if partition.tp in assigned}
-        self._consumer.pause(*(partition.tp for partition in stopped))
-        self._held = (self._held & unwanted) | stopped
+        held = {tp for tp, p in self._owned.items() if not p.wanted or p.life.status is not ready}
+        for tp in paused - held:
+            if tp in self._owned:
+                self._consumer.resume(tp)
+        self._consumer.pause(*(held & assigned - paused))
+        return held
 
     async def _wait_for_wake(self) -> None:
         """Nothing is wanted: wait for a resume or an assignment, but look for errors from time to time."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from stream_app.local.llm.options import StandInOptions
@@ -107,7 +107,6 @@ class Scene:
             return len(now) == self.pipeline.partitions and all(now[at] > before.get(at, 0) for at in now)
 
         until("commits", moved)
-        print("   progress", before, self.committed(lane), flush=True)
 
     def ready(self, *workers: str, lane: str = "classify") -> None:
         """Starts workers and input; returns when all of them are members and work is committed."""
@@ -177,7 +176,6 @@ def zombie(scene: Scene) -> None:
 
 def zombie_while_opening(scene: Scene) -> None:
     """A stalled owner wakes up, and commits, while the next owner has read where to begin and is still opening."""
-    _begin_at_zero(scene)
     names = ["classify-1", "classify-2"]
     scene.ready(*names)
     scene.rng.shuffle(names)
@@ -190,15 +188,6 @@ def zombie_while_opening(scene: Scene) -> None:
     scene.pause(0.2, 0.4)
     held.unlink()
     scene.members(2)
-
-
-def _begin_at_zero(scene: Scene) -> None:
-    """Committed offsets from the start, so that a consumer's own position is one to trust."""
-    for lane, use in (("classify", "input"), ("escalate", "escalations")):
-        group = f"{scene.pipeline.name}-{lane}"
-        places = [TopicPartition(scene.pipeline.topic(use), number, 0) for number in range(PARTITIONS)]
-        asked = scene.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
-        asked[group].result(10)
 
 
 def slow_scores(scene: Scene) -> None:
@@ -318,7 +307,6 @@ def run(stack: Stack, safeguard: Safeguard, seed: int, folder: Path, *, guarded:
             scene.add("escalate-1", "escalate")
         pipeline.wait_for_rest(REST_WITHIN_S)
     except AssertionError as failure:
-        print(scene.committed(), pipeline.lags())
         stuck = str(failure).splitlines()[0]
         if feed._thread.is_alive():
             feed.stop()

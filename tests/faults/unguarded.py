@@ -22,16 +22,14 @@ from aiokafka.errors import KafkaError
 
 from stream_app.classify import start as classify_start
 from stream_app.cli import main
-from stream_app.errors import MembershipLost, ShuntError
+from stream_app.errors import MembershipLost
 from stream_app.escalate import service as escalate_service
 from stream_app.escalate import start as escalate_start
 from stream_app.kafka import membership as membership_module
-from stream_app.kafka import owned as owned_module
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.finished import FinishedOffsets, encode
 from stream_app.kafka.membership import Membership
-from stream_app.kafka.owned import Committed, OwnedPartition
-from stream_app.kafka.partition import PartitionLife, PartitionStatus
+from stream_app.kafka.owned import OwnedPartition
 from stream_app.kafka.transactions import TransactionalOutput, translate
 
 WITHOUT = "SHUNT_TEST_WITHOUT"
@@ -125,48 +123,21 @@ class NameOfItsOwn(Connection):
 # The READY gate
 
 
-class Ungated(PartitionLife):
-    """Admits whatever is fetched, from the assignment on."""
+class ReadyBeforeItsFence(OwnedPartition):
+    """Is read from where the group stands while the previous owner is still being fenced; delivers afterwards."""
 
-    __slots__ = ()
-
-    def ready(self, next_offset: int) -> None:
-        self.move(PartitionStatus.READY)
-
-    def admit(self, first_offset: int, last_offset: int) -> int | None:
-        if not (self.may_deliver or self.status is PartitionStatus.OPENING):
-            return None
-        self.next_offset = last_offset + 1
-        return first_offset
-
-
-class TrustsItsPosition(Membership):
-    """Works from the position that the consumer itself has read, while the partition is still being opened."""
-
-    async def on_partitions_assigned(self, assigned: Any) -> None:
-        await super().on_partitions_assigned(assigned)
-        for partition in self._owned.values():
-            self._work.opened(partition, Committed(0, ""))
-
-    async def _open(self, partition: OwnedPartition) -> None:
-        try:
-            await partition.open_output()
-        except MembershipLost as loss:
-            self.lose(loss, partition)
-        except ShuntError as error:
-            self._fail(error)
-        else:
-            if partition.life.status is PartitionStatus.OPENING:
-                partition.life.ready(0)
-
-
-class DeliversOnceOpen(OwnedPartition):
-    """What was decided before the partition was open is delivered when it is."""
+    async def open_output(self) -> None:
+        self._fencing = asyncio.create_task(super().open_output())
 
     async def deliver(self, *what: Any) -> None:
-        if self.opening is not None:
-            await asyncio.wait({self.opening})
+        await asyncio.shield(self._fencing)
         await super().deliver(*what)
+
+    async def close_output(self) -> None:
+        if hasattr(self, "_fencing"):
+            self._fencing.cancel()
+            await asyncio.wait({self._fencing})
+        await super().close_output()
 
 
 # The epoch: a life for every assignment
@@ -206,7 +177,6 @@ class Parts:
     membership: type[Membership] = Membership
     connection: type[Connection] = Connection
     partition: type[OwnedPartition] = OwnedPartition
-    life: type[PartitionLife] = PartitionLife
     finished: type[FinishedOffsets] = FinishedOffsets
 
 
@@ -215,7 +185,7 @@ PARTS = {
     "sends": Parts(output=Unchecked),
     "offsets": Parts(output=OffsetsAfterwards, membership=CommitsPlainly),
     "fencing": Parts(connection=NameOfItsOwn),
-    "gate": Parts(life=Ungated, membership=TrustsItsPosition, partition=DeliversOnceOpen),
+    "gate": Parts(partition=ReadyBeforeItsFence),
     "epoch": Parts(partition=NumberOnly),
     "finished": Parts(finished=Forgetful),
 }
@@ -227,7 +197,6 @@ def install(parts: Parts) -> None:
         start.Membership = partial(parts.membership, make_output=parts.output)
         start.Connection = parts.connection
     membership_module.OwnedPartition = parts.partition
-    owned_module.PartitionLife = parts.life
     escalate_service.FinishedOffsets = parts.finished
 
 
