@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -32,9 +34,25 @@ async def leave(consumer: AIOKafkaConsumer) -> None:
     if why is not None and not isinstance(why, KafkaError):
         raise why
     log.warning("a consumer did not leave its group cleanly: %s", repr(why) if why else "cancelled or too slow")
+    await _say_goodbye(consumer)
     stopping.cancel()
     await asyncio.wait({stopping}, timeout=CUT_OFF_S)
     await _cut_off(consumer)
+
+
+async def _say_goodbye(consumer: AIOKafkaConsumer) -> None:
+    """Tells the group, past aiokafka's own connection to it: a join that waits there would hold this up as well.
+
+    Unsaid, the others would wait for the rest of this worker's session before they get its partitions.
+    """
+    inner = cast("Any", consumer)
+    coordinator = inner._coordinator  # noqa: SLF001 - no public way leads to it
+    if coordinator is None or coordinator.coordinator_id is None or not coordinator.member_id:
+        return
+    goodbye = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(CUT_OFF_S):
+            await inner._client.send(coordinator.coordinator_id, goodbye)  # noqa: SLF001
 
 
 async def _cut_off(consumer: AIOKafkaConsumer) -> None:

@@ -124,3 +124,24 @@ async def test_an_error_in_a_callback_ends_the_worker(stack, make_topic, unique_
     async with running(lane) as task:
         await until(task.done, within_s=15)
         assert isinstance(task.exception(), TypeError)
+
+
+async def test_a_worker_that_leaves_in_a_rebalance_says_so(stack, make_topic, unique_name):
+    """Told to stop while its join hangs, a worker still leaves the group: the next need not wait for its session."""
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    first, second = (
+        CopyLane(stack.bootstrap_servers, source, target, group, session_timeout_ms=60_000) for _ in range(2)
+    )
+    async with running(first):
+        await until(lambda: owns(first))
+        coordinator = first.membership._consumer._coordinator
+
+        async def hangs(subscription) -> bool:
+            await asyncio.Event().wait()
+            return False
+
+        coordinator._do_rejoin_group = hangs
+        coordinator.request_rejoin()
+        await until(lambda: not list(first.membership.owned))
+    async with running(second):
+        await until(lambda: owns(second), within_s=30)
