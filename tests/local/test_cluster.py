@@ -13,7 +13,10 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from stream_app.errors import StartError
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.topics import look_up
 from stream_app.local.stack import Stack
+from stream_app.settings import Kafka
 from tests.conftest import run_apart
 from tests.kafka.coordinators import group_coordinator, leader_of, transaction_coordinator
 from tests.kafka.reading import read_all
@@ -236,3 +239,14 @@ async def until_changed(ask: Callable[[], int], before: int, within_s: float = 2
     while await asyncio.to_thread(ask) == before:
         assert time.monotonic() < deadline_s, f"still {before}"
         await asyncio.sleep(0.1)
+
+
+async def test_topics_are_looked_up_while_a_broker_is_away(cluster, replicated):
+    """A worker may start while one broker of three is away, though aiokafka asks one of them at random."""
+    connection = Connection(Kafka(bootstrap_servers=cluster.bootstrap_servers))
+    await cluster.kill_broker(2)
+    try:
+        for _ in range(12):
+            assert (await look_up(connection, [replicated]))[replicated].partitions == 3
+    finally:
+        await cluster.start_broker(2)
