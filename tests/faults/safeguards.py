@@ -207,12 +207,16 @@ def slow_scores(scene: Scene) -> None:
 
 
 def kills_amid_calls(scene: Scene) -> None:
-    """kill -9 of a slow lane with calls in flight, which end in any order."""
+    """kill -9 of each slow lane in turn with calls in flight, which end in any order."""
     scene.add("classify-1")
-    scene.ready("escalate-1", "escalate-2", lane="escalate")
-    for _ in range(2):
-        scene.fleet.kill(scene.rng.choice(["escalate-1", "escalate-2"]))
-        scene.pause(1.0, 2.0)
+    names = ["escalate-1", "escalate-2"]
+    scene.ready(*names, lane="escalate")
+    scene.rng.shuffle(names)
+    for name in names:
+        scene.progress("escalate")
+        scene.pause(0.5, 1.5)
+        scene.fleet.kill(name)
+        scene.members(2, "escalate")
 
 
 @dataclass(frozen=True)
@@ -252,10 +256,13 @@ class Outcome:
 
     @property
     def as_it_must_be(self) -> bool:
-        """Nothing found where all guards stand; else the breach that the one taken out prevents."""
+        """Nothing found where all guards stand; else the breach that the one taken out prevents.
+
+        What is merely not done yet is not lost, but what came twice did so wherever the scenario went.
+        """
         if self.guarded:
             return not self.breaches and not self.stuck
-        return self.safeguard.breach in self.breaches
+        return self.safeguard.breach in self.breaches and not (self.stuck and self.safeguard.breach == "lost")
 
     def line(self) -> str:
         taken = "nothing" if self.guarded else self.safeguard.says
@@ -271,7 +278,7 @@ class Outcome:
 def servers(folder: Path) -> Iterator[Stack]:
     """One broker, Triton with the scripted model, and the stand-in."""
     models = ROOT / "tests" / "models"
-    options = StandInOptions(latency_median_ms=300)
+    options = StandInOptions(latency_median_ms=300, latency_sigma=1.0)
     stack = Stack(folder, model_repository=[models], load_models=["scripted"], llm_options=options)
     try:
         asyncio.run(stack.open())
