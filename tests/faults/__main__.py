@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--brokers", type=int, nargs="+", default=[1, 3], help="a run for each")
     parser.add_argument("--each", type=int, default=8, help="how often every kind of fault is injected in a run")
     parser.add_argument("--records", type=int, default=500_000, help="input records of a run, at least")
-    parser.add_argument("--rate", type=float, default=2_500, help="input records a second")
+    parser.add_argument("--rate", type=float, default=1_200, help="input records a second")
     parser.add_argument("--strands", nargs="*", default=[], help="of classify escalate kafka triton llm input")
     parser.add_argument("--folder", type=Path, help="keeps servers' and workers' logs there")
     parser.add_argument("--json", type=Path, dest="report", help="where the whole report goes")

@@ -129,8 +129,12 @@ class KafkaFaults:
     world: World
     rng: random.Random
 
-    def _bounce(self, kind: str, node: int) -> None:
+    def _bounce(self, kind: str, who: Callable[[], int]) -> None:
         stack = self.world.stack
+        try:
+            node = who()
+        except TimeoutError:  # no broker could tell just now
+            raise Idle from None
         work = found(self.world.at_work())
         self.world.now(stack.kill_broker(node))
         self.world.inject(kind, f"broker {node}", work)
@@ -138,13 +142,13 @@ class KafkaFaults:
         self.world.now(stack.start_broker(node))
 
     def any_broker(self) -> None:
-        self._bounce("kill -9 a broker", self.rng.randint(1, self.world.brokers))
+        self._bounce("kill -9 a broker", lambda: self.rng.randint(1, self.world.brokers))
 
     def partition_leader(self) -> None:
         use = self.rng.choice(("input", "decisions", "escalations"))
         where = self.world.pipeline
         topic, number = where.topic(use), self.rng.randrange(where.partitions)
-        self._bounce("kill -9 a partition's leader", leader_of(where.bootstrap_servers, topic, number))
+        self._bounce("kill -9 a partition's leader", lambda: leader_of(where.bootstrap_servers, topic, number))
 
     def _transactional_coordinator(self) -> int:
         where = self.world.pipeline
@@ -153,7 +157,7 @@ class KafkaFaults:
         return transaction_coordinator(where.bootstrap_servers, name)
 
     def transaction_coordinator(self) -> None:
-        self._bounce("kill -9 a transaction coordinator", self._transactional_coordinator())
+        self._bounce("kill -9 a transaction coordinator", self._transactional_coordinator)
 
     def group_coordinator(self) -> None:
         where = self.world.pipeline
