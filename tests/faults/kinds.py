@@ -163,7 +163,7 @@ class KafkaFaults:
         where = self.world.pipeline
         lane = self.rng.choice(("classify", "escalate"))
         self._bounce(
-            "kill -9 a group coordinator", group_coordinator(where.bootstrap_servers, f"{where.name}-{lane}")
+            "kill -9 a group coordinator", lambda: group_coordinator(where.bootstrap_servers, f"{where.name}-{lane}")
         )
 
     def stalled_broker(self) -> None:
