@@ -62,19 +62,25 @@ class Committing:
 
     async def _commit(self, work: PartitionWork) -> None:
         budget = self._admission.gate.budgets[work.number]
-        outcomes = work.take_outcomes()
+        outcomes, paid = work.take_outcomes(), list(work.paid)
         offset = work.finished.advance(work.partition.position)
         lease = budget.lease(self._wall_s(), closing=work.closing)
         authority_nusd = budget.authority_of(lease)
         outgoing = [record for outcome in outcomes for record in outcome.outgoing]
         began_s = time.perf_counter()
+        work.delivering = True
         try:
             await work.partition.deliver(outgoing, offset, work.finished.metadata(lease.text()))
         except MembershipLost:
             self._metrics.transaction(LANE, "fenced", time.perf_counter() - began_s)
             raise
+        finally:
+            work.delivering = False
+        for each in paid:
+            del work.paid[each]
         self._metrics.transaction(LANE, "committed", time.perf_counter() - began_s)
-        self._metrics.committed(LANE, work.number, offset)
+        if work.partition.may_deliver:  # else it was taken away meanwhile, and somebody else reports it
+            self._metrics.committed(LANE, work.number, offset)
         budget.committed(authority_nusd)
         self._admission.pump()
         self._count(outcomes)

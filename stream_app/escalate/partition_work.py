@@ -43,17 +43,30 @@ class PartitionWork:
     partition: OwnedPartition
     finished: FinishedOffsets
     span_max: int
+    inherited: frozenset[int] = frozenset()
+    """Offsets beyond the commit point that the last owner had finished."""
     waiting: deque[Item] = field(default_factory=deque[Item])
     waiting_bytes: int = 0
     running: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
     outcomes: list[Outcome] = field(default_factory=list["Outcome"])
+    paid: dict[int, bool] = field(default_factory=dict[int, bool])
+    """Offsets whose LLM answer was paid for and is not committed; True where the cache has it too."""
     committer: asyncio.Task[None] | None = None
+    delivering: bool = False
     closing: bool = False
     handed_over: bool = False
     something: asyncio.Event = field(default_factory=asyncio.Event)
     """There is something to commit."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """And it must not linger (a call waits for its lease; the partition is handed over)."""
+    _began: int = 0
+
+    def __post_init__(self) -> None:
+        self._began = self.finished.base
+
+    def was_finished(self, offset: int) -> bool:
+        """True where the record was finished before this assignment."""
+        return offset < self._began or offset in self.inherited
 
     @property
     def number(self) -> int:

@@ -172,7 +172,7 @@ class Question:
         finally:
             took_s = line.now_s() - began_s
             if outcome == "cancelled":
-                line.metrics.llm_wasted("rebalance")
+                line.metrics.llm_wasted("shutdown")
                 line.admission.gate.breaker.abandoned(line.now_s(), probe=grant.probe)
             line.admission.settle(grant, used)
             line.metrics.llm_call(line.client.name, outcome, took_s)

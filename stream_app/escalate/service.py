@@ -27,7 +27,8 @@ from stream_app.escalate.gate import Gate
 from stream_app.escalate.limiter import Limits, RateLimiter
 from stream_app.escalate.outbox import Outbox, Outcome
 from stream_app.escalate.partition_work import PartitionWork
-from stream_app.escalate.question import Dropped, GotAnswer, Line
+from stream_app.escalate.question import Dropped, GotAnswer, Line, NoAnswer
+from stream_app.escalate.unused import Unused
 from stream_app.kafka import finished as finished_map
 from stream_app.kafka.finished import FinishedOffsets
 
@@ -78,7 +79,7 @@ class EscalateLane:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._settings, self._codec, self._prompter, self._metrics = settings, codec, prompter, metrics
-        self._wall_s = wall_s
+        self._now_s, self._wall_s = now_s, wall_s
         self._outbox = Outbox(settings, codec, topics)
         partitions = topics[settings.kafka.names.escalations].partitions
         self._admission = Admission(
@@ -91,6 +92,7 @@ class EscalateLane:
         line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, draw)
         self._asker = Asker(line, AnswerCache())
         self._committing = Committing(self._admission, metrics, wall_s, self._linger_s, self._fill)
+        self._unused = Unused()
         self._works: dict[OwnedPartition, PartitionWork] = {}
         self._turns: deque[PartitionWork] = deque()
         self._handling: set[asyncio.Task[None]] = set()
@@ -103,12 +105,17 @@ class EscalateLane:
             async with asyncio.TaskGroup() as self._tasks:
                 ticking = self._tasks.create_task(self._tick())
                 await self.membership.run(stop)
+                if self._handling:
+                    log.warning(
+                        "%d events under way are left to their next owner, who asks again", len(self._handling)
+                    )
                 for task in (ticking, *self._handling):
                     task.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
             self._admission.close()
+            self._metrics.llm_wasted("shutdown", self._unused.give_up())
 
     # LaneWork
 
@@ -123,11 +130,13 @@ class EscalateLane:
             )
         finished = FinishedOffsets(committed.offset)
         finished.restore(restored.finished)
-        work = PartitionWork(partition, finished, self._settings.escalate.span_max)
+        work = PartitionWork(partition, finished, self._settings.escalate.span_max, restored.finished)
         self._works[partition] = work
         self._turns.append(work)
         self._admission.gain(partition.number, parse_lease(restored.extra))
-        work.committer = self._spawn(self._committing.run(work))
+        work.committer = self._spawn(self._commit(work))
+        in_vain = self._unused.came_back(partition.number, committed.offset, restored.finished)
+        self._metrics.llm_wasted("rebalance", in_vain)
         self._metrics.committed(LANE, partition.number, committed.offset)
 
     def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
@@ -149,13 +158,18 @@ class EscalateLane:
             await asyncio.wait(committers)
 
     def lost(self, partition: OwnedPartition) -> None:
-        """Drops the partition's work. Calls under way go on: if it comes back, the cache has their answers."""
+        """Drops the partition's work. Calls under way go on: if it comes back, the cache has their answers.
+
+        A transaction that was begun runs to its end, which its committer sees and counts.
+        """
         work = self._works.pop(partition, None)
         if work is not None:
-            work.closing = True
+            work.closing = work.handed_over = True
             self._turns.remove(work)
             self._admission.lose(work.number)
-            if work.committer is not None:
+            if work.committer is None or work.committer.done():
+                self._note_unused(work, work.paid)
+            elif not work.delivering:
                 work.committer.cancel()
         self._metrics.partition_gone(LANE, partition.number)
 
@@ -229,12 +243,25 @@ class EscalateLane:
         at_ms = int(self._wall_s() * 1000)
         if isinstance(result, Dropped):
             return None
-        if self._works.get(work.partition) is not work and not self._owns(work.number):
-            self._metrics.llm_wasted("rebalance")
+        if (kept := _paid_for(result)) is not None:
+            if self._works.get(work.partition) is work:
+                work.paid[record.offset] = kept
+            else:
+                self._note_unused(work, {record.offset: kept})
         if isinstance(result, GotAnswer):
             return self._outbox.answered(record, original, event, result, at_ms)
         log.info("event %s: no answer of the LLM (%s): %s", event.source.ref, result.reason, result.why)
         return self._outbox.unanswered(record, original, event, result, at_ms)
+
+    def _note_unused(self, work: PartitionWork, paid: dict[int, bool]) -> None:
+        """What was paid for and not committed of a partition that is gone is in vain, or may be (see `unused`)."""
+        later = next((other for other in self._works.values() if other.number == work.number), work)
+        for offset, kept in paid.items():
+            if not kept or later.was_finished(offset):
+                self._metrics.llm_wasted("rebalance")
+            elif later is work:
+                self._unused.note(work.number, offset, self._now_s())
+        paid.clear()
 
     def _want_lease(self, partitions: Iterable[int]) -> None:
         """Calls wait until a larger lease of these partitions is committed."""
@@ -243,9 +270,17 @@ class EscalateLane:
             if work.number in wanted:
                 work.rush()
 
+    async def _commit(self, work: PartitionWork) -> None:
+        """Commits the partition's outcomes to its end; what is paid for and still not committed then is noted."""
+        try:
+            await self._committing.run(work)
+        finally:
+            self._note_unused(work, work.paid)
+
     def _linger_s(self) -> float:
-        """How long outcomes gather: long enough to stay below `transactions_per_s_max`."""
-        base_s = self._settings.escalate.linger_ms / 1000
+        """How long outcomes gather: long enough to stay below `transactions_per_s_max`; no longer in a hand-over."""
+        handing_over = any(work.closing for work in self._works.values())
+        base_s = 0.0 if handing_over else self._settings.escalate.linger_ms / 1000
         return max(base_s, len(self._works) / self._settings.kafka.transactions_per_s_max)
 
     async def _tick(self) -> None:
@@ -255,6 +290,7 @@ class EscalateLane:
             if self.membership.joined:
                 paused = sum(not work.partition.wanted for work in self._works.values())
                 self._metrics.partitions_owned(LANE, len(self._works), paused)
+            self._metrics.llm_wasted("rebalance", self._unused.settle(self._now_s()))
             self._metrics.waiting(LANE, self._admission.waits_for)
             self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works.values()))
             for work in self._works.values():
@@ -262,11 +298,16 @@ class EscalateLane:
                 if work.idle_behind:
                     work.something.set()
 
-    def _owns(self, number: int) -> bool:
-        return any(work.number == number for work in self._works.values())
-
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         return cast("asyncio.TaskGroup", self._tasks).create_task(coroutine)
+
+
+def _paid_for(result: GotAnswer | NoAnswer) -> bool | None:
+    """Whether the answer is kept in the cache; None where this event paid for none."""
+    if isinstance(result, GotAnswer):
+        return None if result.usage.cached else True
+    paid = result.reason in {"refused", "invalid_answer"} and result.usage is not None and result.usage.input_tokens
+    return False if paid else None
 
 
 def _gate(settings: Settings, partitions: int) -> Gate:
