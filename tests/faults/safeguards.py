@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 PARTITIONS = 4
 RATE = 400.0
+BURST_RECORDS = 8_000
 REST_WITHIN_S = 60.0
 WITHIN_S = 60.0
 
@@ -125,16 +126,24 @@ class Scene:
 
 
 def refused_produces(scene: Scene) -> None:
-    """The decisions topic takes small batches only, for some seconds; meanwhile large ones come."""
+    """The decisions topic takes small batches only, until large ones have met that."""
     scene.ready("classify-1", "classify-2")
     _limit_decisions(scene, 20_000)
-    time.sleep(0.5)
+    time.sleep(1.0)  # the broker takes a moment to obey
+    before = scene.committed()
     values = [
         record(f"b-{number}", f"good {number}", number).replace(b'"pad": ""', b'"pad": "%s"' % _noise(scene.rng))
-        for number in range(8_000)
+        for number in range(BURST_RECORDS)
     ]
     produce(scene.pipeline.bootstrap_servers, scene.pipeline.topic("input"), values, partitions=PARTITIONS)
-    scene.pause(2.0, 4.0)
+    half = BURST_RECORDS // PARTITIONS // 2
+
+    def met() -> bool:
+        """A worker has ended for it, or has gone on as if nothing were."""
+        return bool(scene.fleet.exits) or all(at > before[number] + half for number, at in scene.committed().items())
+
+    until("large batches", met)
+    scene.pause(0.5, 2.0)
     _limit_decisions(scene, 1_048_588)
 
 
