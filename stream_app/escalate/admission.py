@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WAITS_FOR = {"outage": "the LLM", "budget": "budget"}
 """How a person is told what the lane waits for by choice."""
+DOUBT_PAUSE_S = 0.2
+"""How soon it is asked again whether the group still counts this worker in."""
 TIMER_MAX_S = 3_600.0
 """The longest a timer is set for; an earlier change sets it anew."""
 
@@ -57,6 +59,7 @@ class Admission:
 
     `want_lease` is called with partitions whose account needs a larger committed lease; call `pump` afterwards.
     `failed` is told of a bug that shows in the timer, where asyncio would only log it (as it does by default).
+    While `in_doubt` (another worker may own the partitions by now) nobody gets a turn.
     """
 
     def __init__(
@@ -67,11 +70,12 @@ class Admission:
         wall_s: Callable[[], float],
         want_lease: Callable[[Iterable[int]], None],
         failed: Callable[[Exception], None] = _raise,
+        in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
         self.gate = gate
         self.clock = RunningClock()
         self._now_s, self._wall_s = now_s, wall_s
-        self._want_lease, self._failed = want_lease, failed
+        self._want_lease, self._failed, self._in_doubt = want_lease, failed, in_doubt
         self._queue: deque[_Waiter] = deque()
         self._deadlines: list[tuple[float, int, _Waiter]] = []
         self._ticket = itertools.count()
@@ -176,6 +180,8 @@ class Admission:
 
     def _admit(self, now_s: float, wall_s: float) -> Wait | None:
         """Serves the queue from its head; returns what the head waits for, None where nobody is left."""
+        if self._queue and self._in_doubt():
+            return Wait(DOUBT_PAUSE_S)
         while self._queue:
             waiter = self._queue[0]
             if not waiter.granted.done():

@@ -88,6 +88,7 @@ class EscalateLane:
             wall_s=wall_s,
             want_lease=self._want_lease,
             failed=self._failed,
+            in_doubt=lambda: self.membership.in_doubt,
         )
         line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, draw)
         self._asker = Asker(line, AnswerCache())
@@ -189,7 +190,9 @@ class EscalateLane:
         return [deadline_s - max(0.0, wall_s - record.timestamp / 1000) for record in records]
 
     def _fill(self) -> None:
-        """Starts what may be started, one of each partition in turn."""
+        """Starts what may be started, one of each partition in turn; nothing while the group may have expelled us."""
+        if self.membership.in_doubt:
+            return
         idle = 0
         while len(self._handling) < self._settings.llm.max_in_flight and idle < len(self._turns):
             work = self._turns[0]
@@ -297,6 +300,7 @@ class EscalateLane:
                 self._metrics.lag(LANE, work.number, work.partition.lag)
                 if work.idle_behind:
                     work.something.set()
+            self._fill()  # what was held back while membership was in doubt
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         return cast("asyncio.TaskGroup", self._tasks).create_task(coroutine)

@@ -22,8 +22,13 @@ class Lane:
         limits = Limits(requests_per_minute, 1e9)
         self.gate = Gate(RateLimiter(limits.share(2)), usd_per_hour, 10 * usd_per_hour, 2, **gate)
         self.wall_s, self.commits, self.leases = 1_000_000.0, commits, 0
+        self.in_doubt = False
         self.admission = Admission(
-            self.gate, now_s=time.monotonic, wall_s=lambda: self.wall_s, want_lease=self.commit
+            self.gate,
+            now_s=time.monotonic,
+            wall_s=lambda: self.wall_s,
+            want_lease=self.commit,
+            in_doubt=lambda: self.in_doubt,
         )
         for partition in (0, 1):
             self.admission.gain(partition, None)
@@ -182,3 +187,14 @@ async def test_a_call_that_no_hour_could_pay_does_not_wait_for_one():
     lane = Lane(usd_per_hour=1.0)
     with pytest.raises(NotAdmitted, match="budget"):
         await lane.reserve(cost=Cost(1, NANO))
+
+
+async def test_nobody_gets_a_turn_while_membership_is_in_doubt():
+    """After a stall the partitions may be another worker's: a call now would be paid in vain. Later it goes."""
+    lane = Lane()
+    lane.in_doubt = True
+    waiting = asyncio.create_task(lane.reserve())
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    lane.in_doubt = False
+    await asyncio.wait_for(waiting, 2)
