@@ -28,7 +28,7 @@ from aiokafka.structs import TopicPartition
 
 from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost, ShuntError
 from stream_app.kafka.fetching import Fetching
-from stream_app.kafka.founding import found_at_ends
+from stream_app.kafka.founding import found
 from stream_app.kafka.group_offsets import standing, stored_offsets
 from stream_app.kafka.leaving import leave
 from stream_app.kafka.losses import Losses
@@ -309,11 +309,11 @@ class Membership(ConsumerRebalanceListener):
             if (committed := await standing(consumer, self._group, tp, stored[tp])) is not None:
                 return committed
             added = any(told.offset >= 0 for told in stored.values())
-            if added or self._connection.kafka.start == "earliest":
+            if added:
                 return Committed((await consumer.beginning_offsets([tp]))[tp], "")
             async with self._founding:
                 producer = self._connection.transactional_producer(f"{self._group}:{tp.topic}:start")
-                await found_at_ends(producer, admin, consumer, self._group, partitions)
+                await found(producer, admin, consumer, self._group, partitions, self._connection.kafka.start)
 
     async def _hand_over(self, partitions: Iterable[OwnedPartition], within_s: float) -> None:
         """CLOSING, then the lane finishes what it can within the time.

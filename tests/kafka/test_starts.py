@@ -173,3 +173,19 @@ async def test_workers_that_found_a_group_together_begin_at_one_end(stack, make_
     assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == [b"new"] * 12
     offsets = await asyncio.to_thread(committed_and_end, stack.bootstrap_servers, source, group)
     assert all(committed == end for committed, end in offsets.values())
+
+
+async def test_where_a_group_began_is_committed_before_its_first_record(stack, make_topic, unique_name):
+    """Records that expire between the first start and the first commit are not jumped over by the next start."""
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    lane = CopyLane(stack.bootstrap_servers, source, target, group)
+    async with running(lane):
+        await until(lambda: owns(lane))
+    await asyncio.to_thread(produce, stack.bootstrap_servers, source, [b"1", b"2", b"3"])
+    await delete_before(stack, source, 2)
+    lane = CopyLane(stack.bootstrap_servers, source, target, group)
+    async with running(lane) as task:
+        await until(task.done)
+        error = task.exception()
+    assert isinstance(error, StartError)
+    assert "offset 0" in error.message
