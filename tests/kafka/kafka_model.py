@@ -12,7 +12,7 @@ One thing happens at a time, and only when the test says so: every request waits
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,9 @@ class Broker:
         self.epoch = 0
         self.open: dict[ModelProducer, Transaction] = {}
         self.delivered: list[Delivered] = []
+        self._outcomes: Counter[int] = Counter()
+        self.strays: list[Delivered] = []
+        """Accepted in one assignment, delivered by the producer of another."""
         self.commits = 0
         self.tampered = False
         """A foreign tool wrote the committed offset last."""
@@ -89,7 +92,7 @@ class Broker:
 
     def outcomes(self, offset: int) -> int:
         """How many outcomes a record has."""
-        return sum(each.offset == offset for each in self.delivered)
+        return self._outcomes[offset]
 
     # Requests
 
@@ -115,7 +118,9 @@ class Broker:
         self._check(producer)
         transaction = self.open.pop(producer, None)
         if commit and transaction is not None:
+            self.strays += [each for each in transaction.produced if each.assignment != producer.assignment]
             self.delivered += transaction.produced
+            self._outcomes.update(each.offset for each in transaction.produced)
             if transaction.offset is not None:
                 self.commit_offset(transaction.offset)
 
@@ -191,8 +196,8 @@ class Batch(list[Delivered]):
 class ModelProducer:
     """The face of AIOKafkaProducer that `TransactionalOutput` uses."""
 
-    def __init__(self, process: Process) -> None:
-        self.process, self.broker = process, process.broker
+    def __init__(self, process: Process, assignment: int) -> None:
+        self.process, self.broker, self.assignment = process, process.broker, assignment
         self.epoch = -1
         self._txn_manager, self._message_accumulator = self, self
         self._batches: dict[Any, Any] = {}

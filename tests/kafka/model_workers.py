@@ -101,7 +101,7 @@ class Worker:
     def assign(self, number: int) -> None:
         """The group gives it the partition: a life and a producer of its own, opened by a task."""
         self.fetch_from = max(0, self.process.broker.committed.offset)
-        output = self.make_output(lambda: cast("Any", ModelProducer(self.process)), "g", COMMIT_TIMEOUT_S)
+        output = self.make_output(lambda: cast("Any", ModelProducer(self.process, number)), "g", COMMIT_TIMEOUT_S)
         self.owned = Partition(number, output, self._note_loss)
         self.owned.opening = self._spawn(self.open(self.owned))
 

@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
+from aiokafka.errors import KafkaError
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from stream_app.errors import MembershipLost
 from stream_app.kafka.finished import Restored, decode
 from stream_app.kafka.partition import LEGAL_MOVES, IllegalMove, PartitionLife, PartitionStatus
 from stream_app.kafka.transactions import TransactionalOutput
@@ -33,9 +35,12 @@ from tests.kafka.model_workers import SPAN_MAX, HotWorker, Partition, SlowWorker
 if TYPE_CHECKING:
     from aiokafka.structs import OffsetAndMetadata
 
-COUNTS = st.integers(1, 6)
-REQUESTS = st.integers(0, 9)
+# Hypothesis likes the first best, so that is the one by which work gets on.
+COUNTS = st.sampled_from([6, 3, 1])
+REQUESTS = st.sampled_from([9, 2, 1, 3, 0])
 """A transaction takes three: produce, offsets, end."""
+DECIDED = st.sampled_from([(0,), (1,), (0, 0, 0), (2, 1, 0), ()])
+YES_OR_NO = st.sampled_from([True, False])
 
 
 def free(worker: Worker) -> bool:
@@ -71,6 +76,11 @@ class TestClock(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now_s
 
+    @property
+    def idle(self) -> bool:
+        """Nothing can run before something else happens."""
+        return not self._ready
+
 
 class PartitionMachine(RuleBasedStateMachine):
     """One input partition, its broker, and workers that come, stall, wake and go."""
@@ -86,7 +96,7 @@ class PartitionMachine(RuleBasedStateMachine):
         self.loop = TestClock()
         self.loop.set_exception_handler(lambda *_: None)
         self.broker = self.make_broker()
-        self.broker.log = [True, True, True]
+        self.broker.log = [number % 5 != 4 for number in range(20)]
         self.assignments = 0
         self.workers = [self._new_worker() for _ in range(self.workers_count)]
         self._do(self.workers[0].assign, 0)
@@ -104,7 +114,8 @@ class PartitionMachine(RuleBasedStateMachine):
         async def settle() -> None:
             if coroutine is not None:
                 await coroutine
-            for _ in range(12):
+            await asyncio.sleep(0)  # timers that are due become ready
+            while not self.loop.idle:
                 await asyncio.sleep(0)
 
         self.loop.run_until_complete(settle())
@@ -136,18 +147,26 @@ class PartitionMachine(RuleBasedStateMachine):
     # The group
 
     @precondition(lambda self: self._any(free))
-    @rule(data=st.data(), requests=st.integers(0, 2))
-    def assign(self, data: st.DataObject, requests: int) -> None:
-        """To a worker without it; who has it is not always asked first (a stalled worker is expelled unawares)."""
-        self._assign(self._one(data, free), requests)
+    @rule(data=st.data(), meanwhile=YES_OR_NO, requests=st.sampled_from([2, 1, 0]))
+    def assign(self, data: st.DataObject, meanwhile: bool, requests: int) -> None:
+        """To a worker without it; who has it is not always asked first (a stalled worker is expelled unawares).
 
-    def _assign(self, worker: Worker, requests: int = 2) -> None:
+        It may end its transaction before the new owner fences it.
+        """
+        worker = self._one(data, free)
         self.assignments += 1
         self._do(worker.assign, self.assignments)
+        for other in self.workers if meanwhile else ():
+            self._requests_done(other, 0 if other is worker else 9)
         self._requests_done(worker, requests)
 
+    def _assign(self, worker: Worker) -> None:
+        self.assignments += 1
+        self._do(worker.assign, self.assignments)
+        self._requests_done(worker, 2)
+
     @precondition(lambda self: self._any(asked_back))
-    @rule(data=st.data(), too_slow=st.booleans(), comes_back=st.booleans())
+    @rule(data=st.data(), too_slow=YES_OR_NO, comes_back=YES_OR_NO)
     def revoke(self, data: st.DataObject, too_slow: bool, comes_back: bool) -> None:
         """The hand-over waits for what is in flight, or its time is up; the sticky assignor may give it back."""
         worker = self._one(data, asked_back)
@@ -158,7 +177,7 @@ class PartitionMachine(RuleBasedStateMachine):
             self._assign(worker)
 
     @precondition(lambda self: self._any(failed))
-    @rule(data=st.data(), comes_back=st.booleans())
+    @rule(data=st.data(), comes_back=YES_OR_NO)
     def join_again(self, data: st.DataObject, comes_back: bool) -> None:
         worker = self._one(data, failed)
         self._do(worker.join_again)
@@ -181,8 +200,14 @@ class PartitionMachine(RuleBasedStateMachine):
         self._hand_out(worker, worker.hand_out, self.broker.records(worker.fetch_from - back, count))
 
     @precondition(lambda self: self._any(has_it))
-    @rule(data=st.data(), records=COUNTS, decided=st.lists(st.integers(0, 3), max_size=4), requests=REQUESTS)
-    def work(self, data: st.DataObject, records: int, decided: list[int], requests: int) -> None:
+    @rule(
+        data=st.data(),
+        records=COUNTS,
+        decided=DECIDED,
+        first=st.sampled_from([*[Fate.DONE] * 7, Fate.REFUSED]),
+        requests=REQUESTS,
+    )
+    def work(self, data: st.DataObject, records: int, decided: tuple[int, ...], first: Fate, requests: int) -> None:
         """Fetch, start, decide some in any order, and get some way with their transaction."""
         worker = self._one(data, has_it)
         self._hand_out(worker, worker.fetch, records)
@@ -190,6 +215,8 @@ class PartitionMachine(RuleBasedStateMachine):
             self._do(worker.start)
         for place in decided:
             self._do(worker.decide, place)
+        if requests:
+            self._do(worker.process.go_on, first)
         self._requests_done(worker, requests)
 
     @precondition(lambda self: self._any(lambda worker: worker.undecided))
@@ -232,8 +259,9 @@ class PartitionMachine(RuleBasedStateMachine):
         self._let_run()
 
     def _requests_done(self, worker: Worker, count: int) -> None:
-        for _ in range(count):
+        while count and worker.process.waits:
             self._do(worker.process.go_on)
+            count -= 1
 
     def _hand_out(self, worker: Worker, action: Any, what: Any) -> None:
         partition = worker.owned
@@ -273,11 +301,14 @@ class PartitionMachine(RuleBasedStateMachine):
         assert passed <= delivered, f"records {sorted(passed - delivered)} are passed without an outcome"
 
     @invariant()
-    def what_is_delivered_was_accepted_under_the_newest_opening(self) -> None:
-        """Outcomes of a later assignment are never followed by those of an earlier one."""
-        if not self.by_count_alone and not self.broker.allowed:
+    def nothing_is_delivered_from_an_earlier_assignment(self) -> None:
+        assert self.by_count_alone or not self.broker.strays
+
+    @invariant()
+    def the_hot_lane_keeps_order(self) -> None:
+        if self.make_worker is HotWorker and not self.by_count_alone:
             offsets = [each.offset for each in self.broker.delivered]
-            assert self.make_worker is SlowWorker or offsets == sorted(offsets), "out of order"
+            assert offsets == sorted(offsets), "out of order"
 
     def teardown(self) -> None:
         try:
@@ -311,6 +342,8 @@ class PartitionMachine(RuleBasedStateMachine):
         for worker in workers:
             for _ in range(12):
                 self._do(worker.start)
+                if not (worker.undecided or worker.process.waits):
+                    break
                 self._do(worker.decide, 0)
                 while worker.process.waits:
                     worker.process.go_on()
@@ -329,19 +362,14 @@ class SlowMachine(PartitionMachine):
     make_worker = SlowWorker
 
     @precondition(lambda self: self.broker.committed.offset >= 0)
-    @rule(text=st.sampled_from(["", "foreign", "shunt1:0:00000000:AAAA:", "shunt1:0:0:\u2603:"]))
-    def a_foreign_tool_writes_metadata(self, text: str) -> None:
-        self._tamper(self.broker.committed.offset, text)
-
-    @precondition(lambda self: self.broker.committed.offset >= 0)
-    @rule(offset=st.integers(0, 12))
-    def a_foreign_tool_moves_the_offset_and_keeps_the_metadata(self, offset: int) -> None:
-        self._tamper(min(offset, len(self.broker.log)), self.broker.committed.metadata)
-
-    def _tamper(self, offset: int, metadata: str) -> None:
-        """Kafka takes it from an empty group only: all workers are gone."""
+    @rule(move=st.integers(-4, 4), text=st.sampled_from([None, None, "", "foreign", "shunt1:0:00000000:AAAA:"]))
+    def a_foreign_tool_writes_the_offset(self, move: int, text: str | None) -> None:
+        """Moves it, changes its metadata, or both. Kafka takes that from an empty group, which then comes back."""
         self.workers = [self._new_worker() for _ in range(self.workers_count)]
-        self.broker.tamper(offset, metadata)
+        committed = self.broker.committed
+        offset = min(max(0, committed.offset + move), len(self.broker.log))
+        self.broker.tamper(offset, committed.metadata if text is None else text)
+        self._assign(self.workers[0])
 
     @invariant()
     def the_span_is_bounded(self) -> None:
@@ -439,7 +467,10 @@ class OffsetsOutside(TransactionalOutput):
     async def _transaction(self, *args: Any) -> None:
         await super()._transaction(*args)
         producer: Any = self._producer
-        await producer.process.ask(lambda: producer.broker.commit_offset(self.late))
+        try:
+            await producer.process.ask(lambda: producer.broker.commit_offset(self.late))
+        except KafkaError as error:
+            raise MembershipLost(str(error)) from error
 
 
 class UncheckedSends(HotWorker):
@@ -518,11 +549,12 @@ def chosen(examples: int, phases: tuple[Phase, ...]) -> settings:
 @pytest.mark.parametrize("machine", [HotMachine, SlowMachine])
 def test_no_order_of_events_breaks_the_promise(machine):
     """At most one outcome at every moment, exactly one at the end, and no committed offset ahead of its outcomes."""
-    run_state_machine_as_test(machine, settings=chosen(150, (Phase.generate, Phase.shrink)))
+    run_state_machine_as_test(machine, settings=chosen(100, (Phase.generate, Phase.shrink)))
 
 
+@pytest.mark.timeout(600)  # seconds of computing; many times that where other tests compute beside it
 @pytest.mark.parametrize("machine", MUTANTS)
 def test_each_safeguard_is_needed(machine):
     """With it taken out, some order of events loses or doubles an outcome, and the count says so."""
     with pytest.raises(AssertionError, match=r"more than one outcome|without an outcome"):
-        run_state_machine_as_test(machine, settings=chosen(400, (Phase.generate,)))
+        run_state_machine_as_test(machine, settings=chosen(3_000, (Phase.generate,)))
