@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from tests.faults import safeguards
 from tests.faults.run import Plan, Report, draw_seed, run
 
 
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=500_000, help="input records of a run, at least")
     parser.add_argument("--rate", type=float, default=1_200, help="input records a second")
     parser.add_argument("--strands", nargs="*", default=[], help="of classify escalate kafka triton llm input")
+    parser.add_argument("--safeguards", type=int, default=5, help="seeds for each safeguard that is taken out")
     parser.add_argument("--folder", type=Path, help="keeps servers' and workers' logs there")
     parser.add_argument("--json", type=Path, dest="report", help="where the whole report goes")
     given = parser.parse_args()
@@ -43,7 +45,10 @@ def main() -> int:
         if given.report:
             whole = [{**report.as_json(), "log": report.faults, "ends": report.exits} for report in reports]
             given.report.write_text(json.dumps(whole, indent=1))
-    return 0 if all(report.sound for report in reports) else 1
+    outcomes = safeguards.run_all(given.safeguards) if given.safeguards else []
+    safeguards.show(outcomes)
+    sound = all(report.sound for report in reports) and all(outcome.as_it_must_be for outcome in outcomes)
+    return 0 if sound else 1
 
 
 def show(report: Report) -> None:
