@@ -28,7 +28,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_app.classify.start import classify_lane
-from stream_app.collector import calm_garbage_collector
+from stream_app.collector import calm_garbage_collector, give_memory_back
 from stream_app.kafka.connection import Connection
 from stream_app.local.stack import Stack
 from stream_app.settings import Kafka, Settings, Task
@@ -153,7 +153,8 @@ async def shunt(bootstrap: str, triton: str, topic: str, records: int) -> None:
             "tasks": [Task(name="sentiment", tiers=("echo",), threshold=0.5)],
         }
     )
-    calm_garbage_collector()  # as a worker does at its start
+    give_memory_back()  # both as a worker does at its start
+    calm_garbage_collector()
     metrics, stop, watch = Metrics(), asyncio.Event(), Stopwatch()
     async with classify_lane(settings, metrics) as lane:
         running = asyncio.create_task(lane.run(stop))

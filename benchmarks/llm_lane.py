@@ -45,7 +45,7 @@ def escalation(number: int) -> Escalation:
     small = Answer("positive", 0.6, {"negative": 0.4, "positive": 0.6}, 0.93, "small", "fast:1", False)
     ask = Ask("sentiment", ("negative", "positive"), small, "unsure")
     source = Source("bench", number % PARTITIONS, number, int(time.time() * 1000))
-    return Escalation(source, (ask,), {}, "bench@1", 0, number % PARTITIONS, source.timestamp_ms)
+    return Escalation(source, ("sentiment",), (ask,), {}, "bench@1", 0, number % PARTITIONS, source.timestamp_ms)
 
 
 def text(number: int) -> str:

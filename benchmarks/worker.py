@@ -146,8 +146,8 @@ class Offsets:
 
     def lag(self) -> int:
         """Records between what is committed and the end."""
-        ends = sum(self._consumer.get_watermark_offsets(each, timeout=10)[1] for each in self._partitions)
-        return ends - self.committed()
+        committed = self.committed()  # read first: the ends move on meanwhile, and a lag is never negative
+        return sum(self._consumer.get_watermark_offsets(each, timeout=10)[1] for each in self._partitions) - committed
 
     def close(self) -> None:
         self._consumer.close()

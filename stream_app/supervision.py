@@ -22,7 +22,7 @@ from faust import Worker
 from mode import Service
 from mode.utils.futures import maybe_cancel
 
-from stream_app.collector import calm_garbage_collector
+from stream_app.collector import calm_garbage_collector, give_memory_back
 from stream_app.errors import ShuntError
 from stream_app.logs import set_up_logging
 
@@ -187,6 +187,7 @@ class ShuntWorker(Worker):
 
     def execute_from_commandline(self) -> NoReturn:
         """Run until the end; raises SystemExit with the status. A taken port ends it before anything starts."""
+        give_memory_back()
         calm_garbage_collector()
         try:
             cast("ShuntWeb", self.app.web).bind()

@@ -15,54 +15,62 @@ if TYPE_CHECKING:
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 
-RECORD_OVERHEAD_BYTES = 500
-"""What a record costs in memory beside its value, roughly: the object, its key and headers."""
-
 
 class Run:
     """Consecutive records of one partition inside a batch, committed as `next_offset`.
 
-    `turn` comes when all before it in the partition have ended.
+    `turn` comes when all before it in the partition have ended. `count` stays when the records are let go.
     """
 
-    __slots__ = ("done", "feed", "next_offset", "records", "turn")
+    __slots__ = ("count", "done", "feed", "next_offset", "records", "turn")
 
     def __init__(
         self, feed: Feed, records: Sequence[Record], next_offset: int, turn: asyncio.Future[None] | None
     ) -> None:
         self.feed = feed
         self.records = records
+        self.count = len(records)
         self.next_offset = next_offset
         self.turn = turn
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Feed:
-    """One partition's queue: bounded by records and bytes, at most `runs_max` runs under way."""
+    """One partition's queue: bounded by records and bytes, at most `runs_max` runs under way.
+
+    Above either bound the partition is paused, below half of both it is resumed. One fetch may still arrive when
+    it is paused already: nothing is ever dropped.
+    """
 
     def __init__(self, partition: OwnedPartition, records_max: int, bytes_max: int, runs_max: int = 2) -> None:
         self.partition = partition
         self.closing = False
+        self.ran_at = 0
+        """The turn of its last run: whose is lowest comes first."""
         self.broken = False
         """A run of this partition was not delivered: none after it may be, or the commit would pass it."""
         self._records_max, self._bytes_max, self._runs_max = records_max, bytes_max, runs_max
         self._waiting: deque[Record] = deque()
-        self._waiting_bytes = 0
+        self._value_bytes = 0
         self._runs = 0
         self._last: asyncio.Future[None] | None = None
 
     def put(self, records: Sequence[Record]) -> None:
         """Takes fetched records, and asks for no more once the bound is reached."""
         self._waiting.extend(records)
-        self._waiting_bytes += sum([len(record.value or b"") for record in records])
-        self._waiting_bytes += RECORD_OVERHEAD_BYTES * len(records)
-        if len(self._waiting) >= self._records_max or self._waiting_bytes >= self._bytes_max:
+        self._value_bytes += sum([len(record.value or b"") for record in records])
+        if self.waiting >= self._records_max or self._value_bytes >= self._bytes_max:
             self.partition.pause()
 
     @property
     def waiting(self) -> int:
         """Records that are not in a run yet."""
         return len(self._waiting)
+
+    @property
+    def value_bytes(self) -> int:
+        """What their values take."""
+        return self._value_bytes
 
     @property
     def idle(self) -> bool:
@@ -85,8 +93,8 @@ class Feed:
         next_record = self._waiting.popleft
         records = [next_record() for _ in range(count)]
         # As if all were of one size: this bounds memory, it does not account for it.
-        self._waiting_bytes -= self._waiting_bytes * count // waiting
-        if 2 * len(self._waiting) <= self._records_max and 2 * self._waiting_bytes <= self._bytes_max:
+        self._value_bytes -= self._value_bytes * count // waiting
+        if 2 * self.waiting <= self._records_max and 2 * self._value_bytes <= self._bytes_max:
             self.partition.resume()
         return self._line_up(records, records[-1].offset + 1)
 
@@ -112,7 +120,7 @@ class Feed:
         """Takes nothing more, and forgets what waits: it was never committed."""
         self.closing = True
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._value_bytes = 0
 
     async def drained(self) -> None:
         """Returns when every run under way has ended."""

@@ -43,8 +43,16 @@ log = logging.getLogger(__name__)
 
 BATCHES_IN_FLIGHT = 3
 """One being scored, one being delivered, one being decoded."""
-WAITING_BYTES_MAX = 128 * 1024 * 1024
-"""What all partitions of a worker may hold in memory before they are decided."""
+BATCH_BYTES_MAX = 3_000_000
+"""The values of a batch. A record under way costs about eight times its value: the record, its text, the request to
+Triton, the decision, the batch for Kafka. 15,000 records of 200 bytes are nearly `batch_records_max`."""
+WAITING_BYTES_MAX = 2 * BATCH_BYTES_MAX
+"""The values that all partitions of a worker may hold before they are decided: the next batch, and one to come while
+it is made. Twice `batch_records_max` records is the other bound, at about 500 bytes each beside their values. Above
+its share of either a partition is paused; one fetch of it may still arrive."""
+SHARE_RECORDS_MIN, SHARE_BYTES_MIN = 512, 128 * 1024
+"""No partition's share is less, however many are owned: a share is what one transaction carries, and their number a
+second is bounded, so that 96 partitions at 50 transactions/s can take 25,000 records/s."""
 FULL_BATCH_WITHIN_S = 0.1
 TICK_S = 0.5
 DECODE_CHUNK = 2_048
@@ -91,6 +99,7 @@ class ClassifyLane:
         self._working: set[asyncio.Task[None]] = set()
         self._judged = False
         self._next_start_s = 0.0
+        self._turn = 0
         self._size = BatchSize(settings.classify.batch_records_max)
         self.membership = make_membership(self)
 
@@ -113,7 +122,8 @@ class ClassifyLane:
         """A queue for the partition."""
         batch = self._settings.classify.batch_records_max
         owned = max(1, len(list(self.membership.owned)))
-        self._feeds[partition] = Feed(partition, max(256, 2 * batch // owned), WAITING_BYTES_MAX // owned)
+        records_max = max(SHARE_RECORDS_MIN, 2 * batch // owned)
+        self._feeds[partition] = Feed(partition, records_max, max(SHARE_BYTES_MIN, WAITING_BYTES_MAX // owned))
         self._metrics.committed("classify", partition.number, committed.offset)
 
     def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
@@ -166,15 +176,18 @@ class ClassifyLane:
 
     async def _linger(self) -> None:
         loop = asyncio.get_running_loop()
-        waiting = sum(feed.waiting for feed in self._feeds.values())
-        linger_s = self._settings.classify.linger_ms / 1000
-        if waiting >= self._size.records:
-            linger_s = 0.0
+        linger_s = 0.0 if self._full() else self._settings.classify.linger_ms / 1000
         pause_s = max(linger_s, self._next_start_s - loop.time())
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         if self._behind():
             await self._until_full()
+
+    def _full(self) -> bool:
+        """As much waits as one batch takes."""
+        feeds = self._feeds.values()
+        records, value_bytes = sum(feed.waiting for feed in feeds), sum(feed.value_bytes for feed in feeds)
+        return records >= self._size.records or value_bytes >= BATCH_BYTES_MAX
 
     def _behind(self) -> bool:
         """More than a batch is still on the broker: then records are cheaper in full batches, and none is late."""
@@ -185,21 +198,33 @@ class ClassifyLane:
         """Returns when a full batch waits, or after `FULL_BATCH_WITHIN_S`."""
         try:
             async with asyncio.timeout(FULL_BATCH_WITHIN_S):
-                while sum(feed.waiting for feed in self._feeds.values()) < self._size.records:
+                while not self._full() and self._more_comes():
                     self._ripe.clear()
                     await self._ripe.wait()
         except TimeoutError:
             return
 
+    def _more_comes(self) -> bool:
+        """The broker has more of a partition that is not paused."""
+        partitions = [feed.partition for feed in self._feeds.values()]
+        return any(partition.wanted and partition.end > partition.position for partition in partitions)
+
     def _take(self) -> list[Run]:
-        """A run of every partition that may have one, the batch shared fairly between them."""
+        """Runs of all that waits, whole partitions at a time, those first that had none for longest.
+
+        Full runs are what makes transactions cheap: a little of each of 96 partitions would be as many transactions.
+        """
         ready = [feed for feed in self._feeds.values() if feed.can_run]
+        # As if all were of one size, as in `Feed.take`.
+        value_bytes = sum(feed.value_bytes for feed in ready)
+        fits = sum(feed.waiting for feed in ready) * BATCH_BYTES_MAX // max(1, value_bytes)
+        room = min(self._size.records, max(1, fits))
         runs: list[Run] = []
-        room = self._size.records
-        for place, feed in enumerate(sorted(ready, key=lambda feed: feed.waiting)):
-            run = feed.take(max(1, room // (len(ready) - place)))
-            room -= len(run.records)
-            runs.append(run)
+        for feed in sorted(ready, key=lambda feed: feed.ran_at):
+            self._turn += 1
+            feed.ran_at = self._turn
+            runs.append(feed.take(room))
+            room -= runs[-1].count
             if room <= 0:
                 break
         return runs
@@ -226,20 +251,27 @@ class ClassifyLane:
     async def _work(self, runs: list[Run]) -> None:
         released = False
         try:
-            decoded = await self._decode_all(runs)
-            started_s = time.perf_counter()
-            extra = await self._decide(decoded)
-            self._size.took(len(decoded.records), time.perf_counter() - started_s)
+            out, extra, tally = await self._outcomes(runs)
             self._slots.release()
             released = True
-            self._count(decoded.tally)
-            await self._deliver_all(runs, decoded.out, extra)
+            self._count(tally)
+            await self._deliver_all(runs, out, extra)
         finally:
             if not released:
                 self._slots.release()
             for run in runs:
                 run.feed.finish(run, delivered=False)
             self._ripe.set()
+
+    async def _outcomes(self, runs: list[Run]) -> tuple[list[Outgoing | None], dict[int, Outgoing], Tally]:
+        """What becomes of every record. Inputs and texts are let go here: delivery needs them no more."""
+        decoded = await self._decode_all(runs)
+        for run in runs:
+            run.records = ()
+        started_s = time.perf_counter()
+        extra = await self._decide(decoded)
+        self._size.took(len(decoded.records), time.perf_counter() - started_s)
+        return decoded.out, extra, decoded.tally
 
     def _decode(self, record: Record) -> object:
         return self._codec.decode(
@@ -313,7 +345,7 @@ class ClassifyLane:
         deliveries: list[Any] = []
         start = 0
         for run in runs:
-            end = start + len(run.records)
+            end = start + run.count
             outgoing = cast("list[Outgoing]", out[start:end])
             if extra:
                 outgoing = outgoing + [extra[place] for place in range(start, end) if place in extra]
@@ -331,7 +363,7 @@ class ClassifyLane:
         try:
             await partition.deliver(outgoing, run.next_offset)
         except MembershipLost as loss:
-            log.info("%d records of partition %d are dropped: %s", len(run.records), partition.number, loss)
+            log.info("%d records of partition %d are dropped: %s", run.count, partition.number, loss)
             self._metrics.transaction("classify", "fenced", time.perf_counter() - started_s)
             return
         feed.finish(run, delivered=True)

@@ -106,7 +106,7 @@ class OpenAiClient:
                 response = await self._client.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
-                    content=orjson.dumps(self._body(request)),
+                    content=bytes(memoryview(orjson.dumps(self._body(request)))),  # orjson's own keeps 16 KB each
                     options={"timeout": timeout, "headers": self._headers(request)},
                 )
                 return _read(response.content, response.headers)

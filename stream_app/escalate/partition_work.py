@@ -24,8 +24,20 @@ if TYPE_CHECKING:
     Record = ConsumerRecord[bytes | None, bytes | None]
 
 WAITING_RECORDS_MAX = 2_000
-WAITING_BYTES_MAX = 16 * 1024 * 1024
-"""Above either a partition is paused; one fetch may still arrive. Below half of both it is resumed."""
+WAITING_BYTES_MAX = 8_000_000
+"""What all partitions of a worker may hold before their events are started. Above its share of either a partition is
+paused; one fetch (`FETCH_RECORDS_MAX` records) may still arrive. Below half of both shares it is resumed."""
+FETCH_RECORDS_MAX = 500
+"""Events take turns one by one, so little is needed at once."""
+SHARE_RECORDS_MIN = 32
+RECORD_OVERHEAD_BYTES = 1_000
+"""What a record costs in memory beside value and headers, roughly."""
+
+
+def record_bytes(record: Record) -> int:
+    """What a waiting record takes in memory."""
+    headers = sum([len(value or b"") for _, value in record.headers])
+    return len(record.value or b"") + headers + RECORD_OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,8 @@ class PartitionWork:
     partition: OwnedPartition
     finished: FinishedOffsets
     span_max: int
+    owned: int = 1
+    """How many partitions share the worker's bounds."""
     inherited: frozenset[int] = frozenset()
     """Offsets beyond the commit point that the last owner had finished."""
     waiting: deque[Item] = field(default_factory=deque[Item])
@@ -73,17 +87,27 @@ class PartitionWork:
         """The partition's number."""
         return self.partition.number
 
+    @property
+    def records_max(self) -> int:
+        """Its share of the records that may wait."""
+        return max(SHARE_RECORDS_MIN, WAITING_RECORDS_MAX // self.owned)
+
+    @property
+    def bytes_max(self) -> int:
+        """Its share of the bytes that may wait."""
+        return WAITING_BYTES_MAX // self.owned
+
     def arrived(self, records: Sequence[Record], deadline_s: Sequence[float]) -> int:
         """Takes records in, less those the last owner had finished; how many are left. Pauses when too much waits."""
         taken = 0
         for record, due_s in zip(records, deadline_s, strict=True):
             if self.finished.arrive(record.offset):
                 self.waiting.append(Item(record, due_s))
-                self.waiting_bytes += len(record.value or b"")
+                self.waiting_bytes += record_bytes(record)
                 taken += 1
         if taken < len(records):
             self.something.set()
-        if len(self.waiting) >= WAITING_RECORDS_MAX or self.waiting_bytes >= WAITING_BYTES_MAX:
+        if len(self.waiting) >= self.records_max or self.waiting_bytes >= self.bytes_max:
             self.partition.pause()
         return taken
 
@@ -95,8 +119,8 @@ class PartitionWork:
         if self.finished.span(offset) >= self.span_max:
             return None
         item = self.waiting.popleft()
-        self.waiting_bytes -= len(item.record.value or b"")
-        if len(self.waiting) <= WAITING_RECORDS_MAX // 2 and self.waiting_bytes <= WAITING_BYTES_MAX // 2:
+        self.waiting_bytes -= record_bytes(item.record)
+        if 2 * len(self.waiting) <= self.records_max and 2 * self.waiting_bytes <= self.bytes_max:
             self.partition.resume()
         return item
 

@@ -131,7 +131,8 @@ class EscalateLane:
             )
         finished = FinishedOffsets(committed.offset)
         finished.restore(restored.finished)
-        work = PartitionWork(partition, finished, self._settings.escalate.span_max, restored.finished)
+        owned = max(1, len(list(self.membership.owned)))
+        work = PartitionWork(partition, finished, self._settings.escalate.span_max, owned, restored.finished)
         self._works[partition] = work
         self._turns.append(work)
         self._admission.gain(partition.number, parse_lease(restored.extra))

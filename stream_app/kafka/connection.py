@@ -30,6 +30,10 @@ ASK_WITHIN_S = 20.0
 ASK_PAUSE_S = 0.3
 METADATA_MAX_AGE_MS = 10_000
 """How late a partition that was added is noticed (Kafka's default is five minutes)."""
+FETCH_BYTES_MAX = 512 * 1024
+"""What is fetched ahead of each partition, as it comes over the wire (compressed); a larger batch comes whole."""
+RESPONSE_BYTES_MAX = 4 * 1024 * 1024
+"""One answer of a broker, over all partitions. While it is read and taken apart it stands in memory four times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Connection:
             partition_assignment_strategy=cast("Any", (sticky,)),
             fetch_max_wait_ms=200,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
+            max_partition_fetch_bytes=FETCH_BYTES_MAX,
+            fetch_max_bytes=RESPONSE_BYTES_MAX,
         )
 
     def transactional_producer(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 POLL_MS = 50
 """How long one fetch waits: bounds how late a resumed partition is seen."""
 FETCH_RECORDS_MAX = 16_384
+"""Records handed to a lane at once: what may still arrive when its bound is reached."""
 POSITIONS_EVERY_S = 0.5
 """How often positions and ends are read: bounds how long a lag of one stays behind a transaction marker."""
 
@@ -40,6 +41,7 @@ class Fetching:
         work: LaneWork,
         wake: asyncio.Event,
         watch: StallWatch,
+        records_max: int = FETCH_RECORDS_MAX,
     ) -> None:
         self._consumer = consumer
         self._group = group
@@ -49,6 +51,7 @@ class Fetching:
         self._watch = watch
         self.turns = 0
         """Rises as long as fetching goes on, records or not."""
+        self._records_max = records_max
 
     async def run(self) -> None:
         """Fetches until cancelled. Raises KafkaError for what ended the membership, StartError for lost records.
@@ -72,7 +75,7 @@ class Fetching:
 
     async def _fetch_once(self, wanted: list[TopicPartition]) -> None:
         try:
-            fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=FETCH_RECORDS_MAX)
+            fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=self._records_max)
         except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
             self._judge_offset_error(error)
             return

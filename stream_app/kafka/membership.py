@@ -27,7 +27,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost, ShuntError
-from stream_app.kafka.fetching import Fetching
+from stream_app.kafka.fetching import FETCH_RECORDS_MAX, Fetching
 from stream_app.kafka.founding import found
 from stream_app.kafka.group_offsets import standing, stored_offsets
 from stream_app.kafka.leaving import leave
@@ -72,12 +72,14 @@ class Membership(ConsumerRebalanceListener):
         group: str,
         work: LaneWork,
         batch_bytes_max: int = BATCH_BYTES_MAX,
+        fetch_records_max: int = FETCH_RECORDS_MAX,
         make_output: Callable[..., TransactionalOutput] = TransactionalOutput,
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._group = group
         self._work = work
+        self._fetch_records_max = fetch_records_max
         self._batch_bytes_max = min(batch_bytes_max, BATCH_BYTES_MAX)
         self._make_output = make_output
         self._owned: dict[TopicPartition, OwnedPartition] = {}
@@ -185,7 +187,9 @@ class Membership(ConsumerRebalanceListener):
     ) -> None:
         """Fetches until the stop, then hands over. Raises what ended the membership."""
         self._watch.listen(consumer)
-        loop = Fetching(consumer, self._group, self._owned, self._work, self._wake, self._watch)
+        loop = Fetching(
+            consumer, self._group, self._owned, self._work, self._wake, self._watch, self._fetch_records_max
+        )
         fetching, watching = asyncio.create_task(loop.run()), asyncio.create_task(self._watch_over(loop))
         try:
             await asyncio.wait({fetching, watching, stopping, failure}, return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream_app.escalate.partition_work import WAITING_BYTES_MAX, WAITING_RECORDS_MAX, PartitionWork
+from stream_app.escalate.partition_work import (
+    SHARE_RECORDS_MIN,
+    WAITING_BYTES_MAX,
+    WAITING_RECORDS_MAX,
+    PartitionWork,
+)
 from stream_app.kafka.finished import FinishedOffsets
 
 
@@ -28,10 +33,11 @@ class Partition:
 class Record:
     offset: int
     value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def work(span_max: int = 20_000) -> PartitionWork:
-    return PartitionWork(Partition(), FinishedOffsets(0), span_max)
+def work(span_max: int = 20_000, owned: int = 1) -> PartitionWork:
+    return PartitionWork(Partition(), FinishedOffsets(0), span_max, owned)
 
 
 def arrive(here: PartitionWork, count: int, size_bytes: int = 10, start: int = 0) -> None:
@@ -60,6 +66,23 @@ def test_too_many_bytes_pause_too():
     while here.partition.wanted is False:
         assert here.next_item() is not None
     assert here.waiting_bytes <= WAITING_BYTES_MAX // 2
+
+
+def test_partitions_share_the_bound_of_the_worker():
+    """What a worker holds does not grow with the partitions it owns; none is left with nothing."""
+    here = work(owned=10)
+    arrive(here, WAITING_RECORDS_MAX // 10)
+    assert not here.partition.wanted
+    many = work(owned=100_000)
+    arrive(many, SHARE_RECORDS_MIN - 1, 0)
+    assert many.records_max == SHARE_RECORDS_MIN
+
+
+def test_headers_count():
+    """An escalation's header is often longer than its value."""
+    here = work()
+    here.arrived([Record(0, b"", (("shunt-escalation", b"x" * WAITING_BYTES_MAX),))], [1.0])
+    assert not here.partition.wanted
 
 
 def test_a_record_beyond_the_span_waits_for_the_oldest():
