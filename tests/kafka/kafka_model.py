@@ -44,6 +44,7 @@ class Record:
 
     offset: int
     value: bytes = b"text"
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
