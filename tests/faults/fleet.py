@@ -127,18 +127,16 @@ class Fleet:
             self._start(worker)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP: returns when the process has stopped."""
+        """SIGSTOP: returns when the process has stopped; or when it has ended by itself."""
         worker = self.workers[name]
-        os.kill(worker.process.pid, signal.SIGSTOP)
+        worker.process.send_signal(signal.SIGSTOP)
         deadline = time.monotonic() + 5
         while not worker.frozen and worker.running and time.monotonic() < deadline:
             time.sleep(0.002)
 
     def thaw(self, name: str) -> None:
         """SIGCONT; nothing where the process is gone."""
-        worker = self.workers[name]
-        if worker.running:
-            os.kill(worker.process.pid, signal.SIGCONT)
+        self.workers[name].process.send_signal(signal.SIGCONT)
 
     def leave(self, name: str, within_s: float) -> tuple[int, float]:
         """SIGTERM: the exit status, and how long the drain took; -9 where it had to be killed after `within_s`."""
