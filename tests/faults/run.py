@@ -180,7 +180,7 @@ def _faults(plan: Plan, world: World) -> None:
     world.feed.start()
     time.sleep(STARTED_S)
     world.fleet.watch()
-    attending = threading.Thread(target=lambda: [None for _ in world.attend()], daemon=True)
+    attending = threading.Thread(target=world.attend, daemon=True)
     attending.start()
     strands = [
         threading.Thread(target=_strand, args=(world, f"{plan.seed}/{name}", kinds, plan.each), daemon=True)

@@ -6,6 +6,7 @@ import json
 import threading
 import urllib.request
 from collections import Counter, defaultdict
+from http.client import HTTPException
 from typing import Any
 
 EVERYTHING = 10**12
@@ -38,7 +39,7 @@ class StandInAdmin:
         """Calls in the air; 0 where the stand-in is away."""
         try:
             return self._request("GET", f"calls?since={EVERYTHING}")["in_flight"]
-        except OSError:
+        except (OSError, HTTPException, ValueError):  # it is being stopped
             return 0
 
     def fault(self, **fault: object) -> None:
