@@ -15,7 +15,7 @@ LOSSES_WINDOW_S = 600.0
 
 
 class Losses:
-    """The losses of the last ten minutes. Reads no clock: `now_s` is an argument."""
+    """The losses in the ten minutes up to the last one. Reads no clock: `now_s` is an argument."""
 
     def __init__(self, group: str) -> None:
         self._group = group
@@ -33,5 +33,6 @@ class Losses:
         if len(self) >= LOSSES_MAX:
             raise MembershipLostTooOften(
                 f"group {self._group}: membership lost {LOSSES_MAX} times in ten minutes, last: {loss.message}",
-                advice="look for a worker with the same group that is stalled, or raise kafka.session_timeout_ms",
+                advice="look for a worker with the same group that is stalled, or raise kafka.session_timeout_ms; "
+                "where transactions take too long, find out why the brokers are slow",
             )

@@ -29,7 +29,7 @@ from aiokafka.structs import TopicPartition
 from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost, ShuntError
 from stream_app.kafka.fetching import FETCH_RECORDS_MAX, Fetching
 from stream_app.kafka.founding import found
-from stream_app.kafka.group_offsets import standing, stored_offsets
+from stream_app.kafka.group_offsets import ASK_AGAIN_S, standing, stored_offsets
 from stream_app.kafka.leaving import leave
 from stream_app.kafka.losses import Losses
 from stream_app.kafka.opening import growing_pauses_s, open_partition
@@ -49,9 +49,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DRAIN_SHARE = 0.75
+DRAIN_SHARE = 0.6
 CLOSINGS_SHARE = 0.1
-"""Of `drain_timeout_s`, after which the process is ended: for what is in flight, and for producers to close."""
+"""Of `drain_timeout_s`, after which the process is ended: for what is in flight, and for producers to close.
+
+Leaving the group takes 6 s more where no broker answers.
+"""
 JOIN_SLACK_S = 60.0
 """A rebalance takes a session and a hand-over at most; beyond that and a minute something hangs."""
 DOUBT_POLL_S = 0.1
@@ -112,7 +115,7 @@ class Membership(ConsumerRebalanceListener):
 
     @property
     def lost_count(self) -> int:
-        """How often membership was lost within the last ten minutes."""
+        """How often membership was lost, in the ten minutes up to the last time."""
         return len(self._losses)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -166,9 +169,14 @@ class Membership(ConsumerRebalanceListener):
                 await asyncio.wait({joining})
                 self._leaving = True
                 self._drop(list(self._owned.values()))
-                await self._finish_tasks(CLOSINGS_SHARE if stopping.done() else None)
-                await leave(consumer)
-                failure.cancel()
+                if stopping.done():
+                    await self._finish_tasks(CLOSINGS_SHARE)
+                    await leave(consumer)
+                else:  # others get the partitions at once: this worker has nothing more to do for them
+                    await leave(consumer)
+                    await self._finish_tasks(None)
+                if not failure.cancel():
+                    failure.exception()  # asyncio complains of those that are thrown away unseen
 
     async def _join(self, consumer: AIOKafkaConsumer, clients: AsyncExitStack) -> None:
         """Returns with the first assignment. aiokafka waits without end where its coordination has died."""
@@ -264,7 +272,7 @@ class Membership(ConsumerRebalanceListener):
         consumer.pause(tp)
         partition = self._owned[tp] = OwnedPartition(tp, partial(self._output, tp), self)
         partition.opening = asyncio.create_task(self._open(partition))
-        partition.opening.add_done_callback(self._note_opening)
+        partition.opening.add_done_callback(partial(self._note_opening, partition))
 
     def _output(self, tp: TopicPartition) -> TransactionalOutput:
         """The one transactional producer of that partition, not opened."""
@@ -277,9 +285,15 @@ class Membership(ConsumerRebalanceListener):
 
     # Opening and closing
 
-    def _note_opening(self, task: asyncio.Task[None]) -> None:
-        """An opening that dies of something unforeseen ends the worker: nobody else would ever look at it."""
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _note_opening(self, partition: OwnedPartition, task: asyncio.Task[None]) -> None:
+        """An opening that dies of something unforeseen ends the worker: nobody else would ever look at it.
+
+        One that aiokafka cancelled from within is tried again with the whole membership.
+        """
+        if task.cancelled():
+            if partition.life.status is PartitionStatus.OPENING:
+                self._fail(MembershipInterrupted(f"opening {partition.tp} was cancelled"))
+        elif (error := task.exception()) is not None:
             self._fail(error)
 
     async def _open(self, partition: OwnedPartition) -> None:
@@ -308,7 +322,10 @@ class Membership(ConsumerRebalanceListener):
             raise MembershipLost("the consumer is gone")
         while True:
             known = consumer.partitions_for_topic(tp.topic) or ()
-            partitions = {tp, *(TopicPartition(tp.topic, number) for number in known)}
+            if tp.partition not in known:  # the metadata is being refreshed: a group must not begin with half of it
+                await asyncio.sleep(ASK_AGAIN_S)
+                continue
+            partitions = {TopicPartition(tp.topic, number) for number in known}
             stored = await stored_offsets(admin, self._group, partitions)
             if (committed := await standing(consumer, self._group, tp, stored[tp])) is not None:
                 return committed

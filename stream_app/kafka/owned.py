@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from stream_app.errors import MembershipLost
-from stream_app.kafka.partition import PartitionLife
+from stream_app.kafka.partition import PartitionLife, PartitionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,8 +108,10 @@ class OwnedPartition:
         self.committed = offset
 
     async def open_output(self) -> None:
-        """Fences the previous owner."""
+        """Fences the previous owner. Raises MembershipLost where the partition has been given up meanwhile."""
         await self._owner.trust(self)
+        if self.life.status is not PartitionStatus.OPENING:  # the group may have a new owner, whom this would fence
+            raise MembershipLost(f"{self.tp.topic}/{self.number} was given up while it was opened")
         await self._output.open()
 
     async def renew_output(self) -> None:

@@ -23,6 +23,7 @@ from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    OffsetMetadataTooLargeError,
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
@@ -39,6 +40,7 @@ REFUSED: dict[type[KafkaError], str] = {
     ClusterAuthorizationFailedError: "grant this worker's user IDEMPOTENT_WRITE on the cluster",
     MessageSizeTooLargeError: "raise the topic's max.message.bytes; a restarted worker reads the limit anew",
     RecordListTooLargeError: "raise the topic's max.message.bytes; a restarted worker reads the limit anew",
+    OffsetMetadataTooLargeError: "raise the brokers' offset.metadata.max.bytes to 4096, Kafka's default",
     InvalidTopicError: "correct the topic's name in the settings",
     InvalidSessionTimeoutError: "keep kafka.session_timeout_ms between the broker's group.min.session.timeout.ms "
     "and group.max.session.timeout.ms",
@@ -81,10 +83,14 @@ def translate(error: BaseException, doing: str, source: str | None = None) -> Sh
             told = f"Kafka refuses while {doing} ({type(refusal).__name__}: {refusal})"
             return DeliveryRefused(told, advice=advice)
     told = f"lost while {doing} ({type(error).__name__}: {error})"
-    passing = isinstance(error, KafkaError) and (error.retriable or type(error) is KafkaError)
-    if passing or isinstance(error, PASSING):
-        return MembershipInterrupted(told)
-    return MembershipLost(told)
+    return MembershipInterrupted(told) if _passes(error) else MembershipLost(told)
+
+
+def _passes(error: BaseException) -> bool:
+    """True for what is over when Kafka is back. aiokafka's wrapper is judged by what is in it."""
+    if type(error) is KafkaError:
+        return error.__cause__ is None or _passes(error.__cause__)
+    return isinstance(error, (OSError, TimeoutError, *PASSING)) or (isinstance(error, KafkaError) and error.retriable)
 
 
 def _advice(error: BaseException | None, source: str | None) -> str | None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.errors import MembershipInterrupted
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 BATCH_BYTES_MAX = 512 * 1024
 """Half of Kafka's default `max.message.bytes` (1,048,588), which bounds a batch, not only a record."""
 CLOSE_TIMEOUT_S = 5.0
+CUT_OFF_S = 1.0
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:
@@ -54,12 +55,16 @@ class TransactionalOutput:
     async def open(self) -> None:
         """InitProducerId: fences the previous owner and waits for its last transaction to end.
 
-        Raises DeliveryRefused or MembershipLost; the caller sets the deadline.
+        Raises DeliveryRefused, MembershipLost, or MembershipInterrupted where another try may succeed; the caller
+        sets the deadline.
         """
+        doing = "opening a transactional producer"
         try:
             await self._producer.start()
         except KafkaError as error:
-            raise translate(error, "opening a transactional producer") from error
+            raise translate(error, doing) from error
+        except AssertionError as error:  # the broker told of no broker that lives, itself included: it was suspended
+            raise MembershipInterrupted(f"lost while {doing} ({error})") from error
 
     async def commit(self, outgoing: Sequence[Outgoing], source: TopicPartition, offset: int, metadata: str) -> None:
         """Delivers `outgoing` and commits `offset` of `source` with `metadata`: all of it or nothing.
@@ -76,22 +81,28 @@ class TransactionalOutput:
         self, outgoing: Sequence[Outgoing], source: TopicPartition, offset: int, metadata: str
     ) -> None:
         doing = f"delivering {len(outgoing)} records of {source.topic}/{source.partition} up to {offset}"
+        step = "begin"
         try:
             async with asyncio.timeout(self._commit_timeout_s):
                 await self._producer.begin_transaction()
                 try:
                     futures: list[asyncio.Future[Any]] = []
+                    step = "sends"
                     await self._send(outgoing, futures)
                     await self._check_sends(futures)
+                    step = "offsets"
                     await self._send_offsets({source: OffsetAndMetadata(offset, metadata)})
                 except Exception:
                     await self._abort()
                     raise
+                step = "commit"
                 await self._producer.commit_transaction()
         except (*LOST, KafkaError, AssertionError) as error:  # AssertionError: aiokafka's state table
             raise translate(error, doing, source.topic) from error
         except TimeoutError as error:
-            raise MembershipInterrupted(f"{doing} took longer than {self._commit_timeout_s:.0f} s") from error
+            raise MembershipInterrupted(
+                f"{doing} took longer than {self._commit_timeout_s:.0f} s, at: {step}"
+            ) from error
 
     async def _send(self, outgoing: Iterable[Outgoing], futures: list[asyncio.Future[Any]]) -> None:
         """Hands all records to the producer, in order per output partition; adds one future per batch."""
@@ -160,12 +171,26 @@ class TransactionalOutput:
             await asyncio.wait({self._running}, timeout=self._commit_timeout_s)
             if self._running.done():
                 _look_at(self._running)
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._producer.stop()
-        except (KafkaError, TimeoutError) as error:
-            log.warning("a producer did not close cleanly: %r", error)
-            # aiokafka counts it as closed now and would leave its connections and their tasks behind.
-            with contextlib.suppress(KafkaError, TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._producer.client.close()
+        stopping = asyncio.create_task(self._producer.stop())
+        await asyncio.wait({stopping}, timeout=CLOSE_TIMEOUT_S)
+        if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
+            return
+        why = stopping.exception() if stopping.done() and not stopping.cancelled() else "it takes too long"
+        log.warning("a producer did not close cleanly: %s", why)
+        await self._cut_off(stopping)
+
+    async def _cut_off(self, stopping: asyncio.Task[None]) -> None:
+        """Aiokafka counts the producer as closed now, and would leave its sender at work and its connections open."""
+        producer = cast("Any", self._producer)
+        sender = producer._sender and producer._sender.sender_task  # noqa: SLF001 - no public way leads to it
+        producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
+        tasks: set[asyncio.Task[Any]] = {stopping} if sender is None else {stopping, sender}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=CUT_OFF_S)
+        tasks.add(closing := asyncio.create_task(producer.client.close()))
+        await asyncio.wait({closing}, timeout=CUT_OFF_S)
+        for task in tasks:
+            if task.done():
+                _look_at(task)
+        self._look_at_leftovers()

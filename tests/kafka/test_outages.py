@@ -149,6 +149,13 @@ async def test_an_opening_outlives_its_coordinators_absence(stack, make_topic, u
         assert lane.membership._epoch == 1
 
 
+def wrapped(cause: Exception) -> kafka_errors.KafkaError:
+    """What aiokafka's sender makes of an answer that it did not expect."""
+    error = kafka_errors.KafkaError("Unexpected error during batch delivery")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -166,6 +173,12 @@ async def test_an_opening_outlives_its_coordinators_absence(stack, make_topic, u
         (kafka_errors.RequestTimedOutError(), MembershipInterrupted),
         (kafka_errors.NotEnoughReplicasError(), MembershipInterrupted),
         (kafka_errors.KafkaError("GroupLoadInProgressError()"), MembershipInterrupted),
+        (wrapped(kafka_errors.CoordinatorLoadInProgressError()), MembershipInterrupted),
+        (wrapped(ConnectionResetError()), MembershipInterrupted),
+        (wrapped(kafka_errors.InvalidTxnState()), MembershipLost),
+        (wrapped(kafka_errors.InvalidProducerIdMapping()), MembershipLost),
+        (wrapped(KeyError("a bug")), MembershipLost),
+        (wrapped(kafka_errors.OffsetMetadataTooLargeError()), DeliveryRefused),
         (kafka_errors.InvalidSessionTimeoutError(), DeliveryRefused),
         (kafka_errors.InconsistentGroupProtocolError(), DeliveryRefused),
         (kafka_errors.TopicAuthorizationFailedError(), DeliveryRefused),
