@@ -1,7 +1,7 @@
 """A lane's membership in its consumer group: which partitions it owns, and the records that reach it.
 
 Callbacks of a rebalance only change state, and wait at most `handover_s` for what is in flight: no heartbeat is
-sent in them (FACTS: a 9 s callback was expelled twice). A task outside the callback opens each partition, in
+sent in the assigned one (one of 9 s was expelled twice, when measured). A task outside the callback opens each partition, in
 this order, which is what makes the hand-over exact:
 
 1. start its transactional producer: fences the previous owner and waits for its last transaction to end;
