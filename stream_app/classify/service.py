@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 
 BATCHES_IN_FLIGHT = 3
 """One being scored, one being delivered, one being decoded."""
-BATCH_BYTES_MAX = 3_000_000
+BATCH_BYTES_MAX = 2_500_000
 """The values of a batch. A record under way costs about eight times its value: the record, its text, the request to
-Triton, the decision, the batch for Kafka. 15,000 records of 200 bytes are nearly `batch_records_max`."""
+Triton, the decision, the batch for Kafka. 12,500 records of 200 bytes still fit."""
 WAITING_BYTES_MAX = 2 * BATCH_BYTES_MAX
 """The values that all partitions of a worker may hold before they are decided: the next batch, and one to come while
 it is made. Twice `batch_records_max` records is the other bound, at about 500 bytes each beside their values. Above
@@ -351,6 +351,7 @@ class ClassifyLane:
                 outgoing = outgoing + [extra[place] for place in range(start, end) if place in extra]
             deliveries.append(self._deliver(run, outgoing))
             start = end
+        out.clear()  # each part is let go as soon as it stands in batches
         await asyncio.gather(*deliveries)
 
     async def _deliver(self, run: Run, outgoing: Sequence[Outgoing]) -> None:

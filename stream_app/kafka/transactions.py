@@ -69,8 +69,9 @@ class TransactionalOutput:
     async def commit(self, outgoing: Sequence[Outgoing], source: TopicPartition, offset: int, metadata: str) -> None:
         """Delivers `outgoing` and commits `offset` of `source` with `metadata`: all of it or nothing.
 
-        Once begun it runs to its end, even if the caller is cancelled. Raises MembershipLost (nothing of it
-        counts unless it was committed; the next owner reads the truth) or DeliveryRefused.
+        A list is emptied on the way. Once begun it runs to its end, even if the caller is cancelled. Raises
+        MembershipLost (nothing of it counts unless it was committed; the next owner reads the truth) or
+        DeliveryRefused.
         """
         if self._running is not None and not self._running.done():
             raise RuntimeError("two transactions at a time on one producer")
@@ -107,6 +108,8 @@ class TransactionalOutput:
     async def _send(self, outgoing: Iterable[Outgoing], futures: list[asyncio.Future[Any]]) -> None:
         """Hands all records to the producer, in order per output partition; adds one future per batch."""
         batches = self._batches(outgoing)
+        if isinstance(outgoing, list):
+            outgoing.clear()  # the batches hold it now; kept twice it was a tenth of a worker's memory
         sends = [self._send_in_order(target, builders, futures) for target, builders in batches.items()]
         await self._check_sends([asyncio.ensure_future(send) for send in sends])
 
