@@ -61,9 +61,6 @@ class World:
     failures: list[str] = field(default_factory=list)
     drains_s: list[float] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._admin = AdminClient({"bootstrap.servers": self.pipeline.bootstrap_servers, **QUIET})
-
     def say(self, line: str) -> None:
         print(f"{time.monotonic() - self.began_s:7.1f} s  {line}", flush=True)
 
@@ -81,18 +78,20 @@ class World:
             )
             for number in range(count)
         ]
+        # A client of its own for each look: one that has seen a broker killed may fail ever after.
+        admin = AdminClient({"bootstrap.servers": self.pipeline.bootstrap_servers, **QUIET})
+
+        def ends_at(level: IsolationLevel) -> dict[tuple[str, int], int]:
+            latest = {name: OffsetSpec.latest() for name in names}
+            asked = admin.list_offsets(latest, isolation_level=level, request_timeout=3)
+            return {(name.topic, name.partition): told.result().offset for name, told in asked.items()}
+
         try:
-            ends = self._ends(names, IsolationLevel.READ_UNCOMMITTED)  # first: what is open then is open now
-            stable = self._ends(names, IsolationLevel.READ_COMMITTED)
+            ends = ends_at(IsolationLevel.READ_UNCOMMITTED)  # first: what is open then is open now
+            stable = ends_at(IsolationLevel.READ_COMMITTED)
         except KafkaException:
             return set()
         return {(*place, stable[place]) for place in ends if place in stable and stable[place] < ends[place]}
-
-    def _ends(self, names: list[TopicPartition], level: IsolationLevel) -> dict[tuple[str, int], int]:
-        asked = self._admin.list_offsets(
-            {name: OffsetSpec.latest() for name in names}, isolation_level=level, request_timeout=3
-        )
-        return {(name.topic, name.partition): told.result().offset for name, told in asked.items()}
 
     def at_work(self) -> tuple[int, int]:
         """Calls in flight and open transactions, once there is one of either; waits for it."""
