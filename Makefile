@@ -1,6 +1,6 @@
 # make demo    Kafka, Triton and the pipeline on this machine (flags: make demo ARGS="--exit --json")
 # make test    everything that proves it: style, types, the fence between rooms, tests with coverage
-# make faults  workers, brokers, Triton and the LLM killed, stalled and restarted; then everything is counted (45 min)
+# make faults  workers, brokers, Triton and the LLM killed, stalled and restarted; then everything is counted (an hour)
 # make bench   the speed of the hot path and of the models
 # PYTHON=...   which Python to build on (3.11 or 3.12; found by itself otherwise)
 
