@@ -21,7 +21,7 @@ from typing import Self
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-POOL = 20_000
+POOL = 40_000
 """Different events; after them the same come again. The unsure ones among them are what the LLM is asked."""
 WORDS_SEED = 7
 LOOK_EVERY_S = 0.25
@@ -55,6 +55,7 @@ class Load:
             {
                 "bootstrap.servers": given.bootstrap,
                 "linger.ms": given.linger_ms,
+                "log_level": 0,
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 200_000,
                 "batch.size": 256 * 1024,
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float)
     parser.add_argument("--ahead", type=int)
     parser.add_argument("--group")
-    parser.add_argument("--escalated", type=float, default=0.2)
+    parser.add_argument("--escalated", type=float, default=0.05)
     parser.add_argument("--bytes", type=int, nargs=2, default=(200, 1_500))
     parser.add_argument("--linger-ms", type=float, default=20)
     load = Load(parser.parse_args())
