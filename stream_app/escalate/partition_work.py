@@ -12,6 +12,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stream_app.kafka.connection import FetchBounds
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 WAITING_RECORDS_MAX = 2_000
 WAITING_BYTES_MAX = 8_000_000
 """What all partitions of a worker may hold before their events are started. Above its share of either a partition is
-paused; one fetch (`FETCH_RECORDS_MAX` records) may still arrive. Below half of both shares it is resumed."""
-FETCH_RECORDS_MAX = 500
+paused; one fetch (`FETCH.records`) may still arrive. Below half of both shares it is resumed."""
+FETCH = FetchBounds(records=500, partition_bytes=128 * 1024, response_bytes=1024 * 1024)
 """Events take turns one by one, so little is needed at once."""
 SHARE_RECORDS_MIN = 32
 RECORD_OVERHEAD_BYTES = 1_000

@@ -9,7 +9,7 @@ from stream_app.codec import Codec
 from stream_app.errors import SettingsError
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.client import OpenAiClient
-from stream_app.escalate.partition_work import FETCH_RECORDS_MAX
+from stream_app.escalate.partition_work import FETCH
 from stream_app.escalate.prices import price_of
 from stream_app.escalate.prompt import BYTES_PER_TOKEN, INSTRUCTIONS, Prompter, PromptOptions
 from stream_app.escalate.service import EscalateLane
@@ -99,7 +99,7 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
                 group=group_of(settings),
                 work=lane,
                 batch_bytes_max=batch_bytes_max,
-                fetch_records_max=FETCH_RECORDS_MAX,
+                fetch=FETCH,
             )
 
         yield EscalateLane(settings, codec, client, price, prompter, topics, metrics, membership)

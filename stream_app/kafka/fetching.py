@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 POLL_MS = 50
 """How long one fetch waits: bounds how late a resumed partition is seen."""
-FETCH_RECORDS_MAX = 16_384
 """Records handed to a lane at once: what may still arrive when its bound is reached."""
 POSITIONS_EVERY_S = 0.5
 """How often positions and ends are read: bounds how long a lag of one stays behind a transaction marker."""
@@ -41,7 +40,7 @@ class Fetching:
         work: LaneWork,
         wake: asyncio.Event,
         watch: StallWatch,
-        records_max: int = FETCH_RECORDS_MAX,
+        records_max: int,
     ) -> None:
         self._consumer = consumer
         self._group = group

@@ -1,8 +1,8 @@
 """A lane's membership in its consumer group: which partitions it owns, and the records that reach it.
 
 Callbacks of a rebalance only change state, and wait at most `handover_s` for what is in flight: no heartbeat is
-sent in the assigned one (one of 9 s was expelled twice, when measured). A task outside the callback opens each partition, in
-this order, which is what makes the hand-over exact:
+sent in the assigned one (one of 9 s was expelled twice, when measured). A task outside the callback opens each
+partition, in this order, which is what makes the hand-over exact:
 
 1. start its transactional producer: fences the previous owner and waits for its last transaction to end;
 2. read the committed offset and its metadata: nobody but us can change them now;
@@ -27,7 +27,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost, ShuntError
-from stream_app.kafka.fetching import FETCH_RECORDS_MAX, Fetching
+from stream_app.kafka.connection import FULL_FETCHES, FetchBounds
+from stream_app.kafka.fetching import Fetching
 from stream_app.kafka.founding import found
 from stream_app.kafka.group_offsets import ASK_AGAIN_S, standing, stored_offsets
 from stream_app.kafka.leaving import leave
@@ -75,14 +76,14 @@ class Membership(ConsumerRebalanceListener):
         group: str,
         work: LaneWork,
         batch_bytes_max: int = BATCH_BYTES_MAX,
-        fetch_records_max: int = FETCH_RECORDS_MAX,
+        fetch: FetchBounds = FULL_FETCHES,
         make_output: Callable[..., TransactionalOutput] = TransactionalOutput,
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._group = group
         self._work = work
-        self._fetch_records_max = fetch_records_max
+        self._fetch = fetch
         self._batch_bytes_max = min(batch_bytes_max, BATCH_BYTES_MAX)
         self._make_output = make_output
         self._owned: dict[TopicPartition, OwnedPartition] = {}
@@ -153,7 +154,7 @@ class Membership(ConsumerRebalanceListener):
         """One membership: from joining to the stop, or to its loss (MembershipLost)."""
         failure = self._failure = asyncio.get_running_loop().create_future()
         self._leaving = False
-        consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker")
+        consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker", self._fetch)
         consumer.subscribe([self._topic], listener=self)
         async with AsyncExitStack() as clients:
             joining = asyncio.create_task(self._join(consumer, clients))
@@ -195,9 +196,7 @@ class Membership(ConsumerRebalanceListener):
     ) -> None:
         """Fetches until the stop, then hands over. Raises what ended the membership."""
         self._watch.listen(consumer)
-        loop = Fetching(
-            consumer, self._group, self._owned, self._work, self._wake, self._watch, self._fetch_records_max
-        )
+        loop = Fetching(consumer, self._group, self._owned, self._work, self._wake, self._watch, self._fetch.records)
         fetching, watching = asyncio.create_task(loop.run()), asyncio.create_task(self._watch_over(loop))
         try:
             await asyncio.wait({fetching, watching, stopping, failure}, return_when=asyncio.FIRST_COMPLETED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from stream_app.escalate.partition_work import FETCH_RECORDS_MAX, WAITING_BYTES_MAX, WAITING_RECORDS_MAX
+from stream_app.escalate.partition_work import FETCH, WAITING_BYTES_MAX, WAITING_RECORDS_MAX
 from tests.escalate import escalated
 from tests.escalate.test_hand_over import until
 from tests.escalate.test_lane import caught_up, prefix, working  # noqa: F401 - `prefix` is a fixture
@@ -49,7 +49,7 @@ async def test_a_stalled_llm_pauses_partitions_and_drops_nothing(stack, llm, pre
         llm.admin("faults", method="DELETE")
         await caught_up(stack, settings)
     # One fetch may arrive above the bound, and each partition may be that one after another.
-    above = escalated.PARTITIONS * FETCH_RECORDS_MAX
+    above = escalated.PARTITIONS * FETCH.records
     assert WAITING_RECORDS_MAX // 2 < max(waiting for waiting, _ in seen) <= WAITING_RECORDS_MAX + above
     assert max(size_bytes for _, size_bytes in seen) <= WAITING_BYTES_MAX + above * 3_000
     decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
