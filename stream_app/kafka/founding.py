@@ -9,30 +9,26 @@ it is read from its beginning, and what was written to it before anybody noticed
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
-from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
-
+from stream_app.errors import MembershipLost
 from stream_app.kafka.group_offsets import ASK_AGAIN_S, stored_offsets
-from stream_app.kafka.refusals import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.structs import TopicPartition
 
-log = logging.getLogger(__name__)
+    from stream_app.kafka.transactions import TransactionalOutput
 
-CLOSE_TIMEOUT_S = 5.0
+log = logging.getLogger(__name__)
 
 
 async def found(
-    producer: AIOKafkaProducer,
+    output: TransactionalOutput,
     admin: AIOKafkaAdminClient,
     consumer: AIOKafkaConsumer,
     group: str,
@@ -41,22 +37,19 @@ async def found(
 ) -> None:
     """Commits the present beginning or end of every partition, unless the group has committed anything by then.
 
-    `producer` is not started; its transactional id is the group's one for this: of workers that begin at the same
-    time each fences the last, and finds all of its commits or none. Raises KafkaError; the caller sets the deadline.
+    `output` is not opened, and is closed here; its transactional id is the group's one for this: of workers that
+    begin at the same time each fences the last, and finds all of its commits or none. Returns also where it could
+    not be done now: look again. Raises KafkaError or DeliveryRefused; the caller sets the deadline.
     """
     try:
-        await producer.start()
+        await output.open()
         stored = await stored_offsets(admin, group, partitions)
         if all(told.offset < 0 for told in stored.values()):
             places = consumer.beginning_offsets if start == "earliest" else consumer.end_offsets
             first = await places(list(partitions))
-            async with producer.transaction():
-                offsets = {tp: OffsetAndMetadata(offset, "") for tp, offset in first.items()}
-                await producer.send_offsets_to_transaction(cast("Any", offsets), group)
+            await output.commit_offsets(first)
             log.info("group %s begins at the %s offsets: %s", group, start, first)
-    except (*LOST, AssertionError):  # AssertionError: aiokafka's state table
-        await asyncio.sleep(ASK_AGAIN_S)  # another worker is at it: its commits will be found
+    except MembershipLost:
+        await asyncio.sleep(ASK_AGAIN_S)  # another worker is at it, or Kafka was away
     finally:
-        with contextlib.suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await producer.stop()
+        await output.close()

@@ -61,6 +61,8 @@ JOIN_SLACK_S = 60.0
 DOUBT_POLL_S = 0.1
 GAP_OF_SESSION = 0.5
 """An event loop that stood still for longer than this share of the session is in doubt."""
+FOUND_WITHIN_S = 20.0
+"""For the one transaction with which a group begins."""
 JOINED_WELL_S = 60.0
 """A membership that lasted so long was sound: the next pause is short again."""
 
@@ -332,8 +334,11 @@ class Membership(ConsumerRebalanceListener):
             if added:
                 return Committed((await consumer.beginning_offsets([tp]))[tp], "")
             async with self._founding:
-                producer = self._connection.transactional_producer(f"{self._group}:{tp.topic}:start")
-                await found(producer, admin, consumer, self._group, partitions, self._connection.kafka.start)
+                name = f"{self._group}:{tp.topic}:start"
+                output = TransactionalOutput(
+                    lambda name=name: self._connection.transactional_producer(name), self._group, FOUND_WITHIN_S
+                )
+                await found(output, admin, consumer, self._group, partitions, self._connection.kafka.start)
 
     async def _hand_over(self, partitions: Iterable[OwnedPartition], within_s: float) -> None:
         """CLOSING, then the lane finishes what it can within the time.

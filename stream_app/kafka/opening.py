@@ -49,7 +49,7 @@ async def open_partition(
         except MembershipInterrupted as error:
             why = error.message
         except KafkaError as error:
-            told = translate(error, f"opening {place}")
+            told = translate(error, f"opening {place}", partition.tp.topic)
             if not isinstance(told, MembershipInterrupted):
                 raise told from error
             why = told.message

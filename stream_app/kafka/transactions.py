@@ -19,7 +19,7 @@ from stream_app.errors import MembershipInterrupted
 from stream_app.kafka.refusals import LOST, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaProducer
 
@@ -73,15 +73,26 @@ class TransactionalOutput:
         MembershipLost (nothing of it counts unless it was committed; the next owner reads the truth) or
         DeliveryRefused.
         """
+        doing = f"delivering {len(outgoing)} records of {source.topic}/{source.partition} up to {offset}"
+        await self._carry_out(outgoing, {source: OffsetAndMetadata(offset, metadata)}, doing)
+
+    async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commits offsets of one topic and nothing else: all of them or none. Raises as `commit` does."""
+        doing = f"committing the offsets of {len(offsets)} partitions"
+        await self._carry_out((), {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}, doing)
+
+    async def _carry_out(
+        self, outgoing: Sequence[Outgoing], offsets: dict[TopicPartition, OffsetAndMetadata], doing: str
+    ) -> None:
         if self._running is not None and not self._running.done():
             raise RuntimeError("two transactions at a time on one producer")
-        self._running = asyncio.create_task(self._transaction(outgoing, source, offset, metadata))
+        self._running = asyncio.create_task(self._transaction(outgoing, offsets, doing))
         await asyncio.shield(self._running)
 
     async def _transaction(
-        self, outgoing: Sequence[Outgoing], source: TopicPartition, offset: int, metadata: str
+        self, outgoing: Sequence[Outgoing], offsets: dict[TopicPartition, OffsetAndMetadata], doing: str
     ) -> None:
-        doing = f"delivering {len(outgoing)} records of {source.topic}/{source.partition} up to {offset}"
+        source = next(iter(offsets)).topic
         step = "begin"
         try:
             async with asyncio.timeout(self._commit_timeout_s):
@@ -92,14 +103,14 @@ class TransactionalOutput:
                     await self._send(outgoing, futures)
                     await self._check_sends(futures)
                     step = "offsets"
-                    await self._send_offsets({source: OffsetAndMetadata(offset, metadata)})
+                    await self._send_offsets(offsets)
                 except Exception:
                     await self._abort()
                     raise
                 step = "commit"
                 await self._producer.commit_transaction()
         except (*LOST, KafkaError, AssertionError) as error:  # AssertionError: aiokafka's state table
-            raise translate(error, doing, source.topic) from error
+            raise translate(error, doing, source) from error
         except TimeoutError as error:
             raise MembershipInterrupted(
                 f"{doing} took longer than {self._commit_timeout_s:.0f} s, at: {step}"
