@@ -10,7 +10,7 @@ partition, in this order, which is what makes the hand-over exact:
 4. open the gate (READY).
 
 One `transactional.id` per input partition, `<group>:<topic>:<partition>`: with one per worker a stalled worker
-came back and committed duplicates (FACTS).
+came back and committed duplicates, when measured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One transactional producer, and the one way anything leaves a lane: a checked transaction.
 
-aiokafka commits a transaction whose produce failed, if nobody looks at the send's future (FACTS). So every future
+aiokafka commits a transaction whose produce failed, if nobody looks at the send's future. So every future
 is awaited and checked before the offsets are sent; any failure aborts. Nothing between begin and commit may be
 cancelled, so the transaction runs as a task of its own to its end, whoever waits for it.
 """
