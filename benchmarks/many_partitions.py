@@ -28,7 +28,7 @@ import time
 import uuid
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
@@ -72,7 +72,7 @@ class Arrivals:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> Arrivals:  # noqa: PYI034
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -24,7 +24,6 @@ import statistics
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from stream_app.kafka.topics import create, plan
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.stack import Stack
 from stream_app.settings import load_settings
+from tests.faults.stand_in import StandInAdmin
 from tests.kafka.reading import each_message
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Run:
 
     def __init__(self, stack: Stack, folder: Path, given: argparse.Namespace) -> None:
         self.stack, self.folder, self.given = stack, folder, given
+        self.llm = StandInAdmin(stack.llm_base_url)
         text = CONFIG.format(
             kafka=stack.bootstrap_servers,
             triton=stack.triton_grpc,
@@ -94,23 +95,6 @@ class Run:
         self.settings: Settings = load_settings(folder / "shunt.toml")
         self.workers: list[WorkerProcess] = []
         self.found: dict[str, Any] = {"lanes": "one process each" if given.split else "one process", "misses": []}
-
-    # The stand-in
-
-    def llm_admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        address = self.stack.llm_base_url.removesuffix("/v1") + path
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(  # noqa: S310 - the stand-in on this machine
-            address, data, {"content-type": "application/json"}, method=method
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-            return json.loads(response.read())
-
-    def hang(self) -> None:
-        self.llm_admin("POST", "/admin/faults", {"kind": "hang"})
-
-    def in_flight(self) -> int:
-        return self.llm_admin("GET", "/admin/calls?since=1000000000")["in_flight"]
 
     # Workers
 
@@ -178,7 +162,7 @@ class Run:
         workers = self.start(*roles)
         self.until("the hot path begins", lambda: offsets.committed() > before, 60)
         if stalled:
-            self.until("1,000 calls are in flight", lambda: self.in_flight() >= IN_FLIGHT, 60)
+            self.until("1,000 calls are in flight", lambda: self.llm.in_flight() >= IN_FLIGHT, 60)
         time.sleep(SETTLE_S)
         began_s, began, cpu_s = time.monotonic(), offsets.committed(), workers[0].cpu_s()
         time.sleep(self.given.phase_s)
@@ -197,11 +181,11 @@ class Run:
         workers = self.start(*self.both(), suffix="-measured")
         slow = workers[-1]
         before = offsets.committed()
-        self.until("1,000 calls are in flight", lambda: self.in_flight() >= IN_FLIGHT, 90)
+        self.until("1,000 calls are in flight", lambda: self.llm.in_flight() >= IN_FLIGHT, 90)
         self.until(
             "every partition of the slow lane is paused", lambda: self.paused(slow) >= self.given.partitions, 60
         )
-        say(f"{self.in_flight()} calls in flight, {self.paused(slow):.0f} partitions paused")
+        say(f"{self.llm.in_flight()} calls in flight, {self.paused(slow):.0f} partitions paused")
         began_s, third_s = time.monotonic(), self.given.seconds / 3
         calls = [self.hold(third_s)]
         second = self.start(*self.both(), suffix="-second")
@@ -237,7 +221,7 @@ class Run:
         while (left_s := ends_s - time.monotonic()) > 0:
             self.check()
             time.sleep(min(5.0, left_s))
-            fewest = min(fewest, self.in_flight())
+            fewest = min(fewest, self.llm.in_flight())
             newest = [f"{worker.name} {worker.samples[-1].rss / 1e6:.0f} MB" for worker in self.workers]
             say(f"{left_s:.0f} s to go: {fewest} calls, {', '.join(newest)}")
         return fewest
@@ -315,7 +299,7 @@ class Run:
         asyncio.run(
             create(Connection(self.settings.kafka), plan(self.settings.kafka, None, partitions=given.partitions))
         )
-        self.hang()
+        self.llm.fault(kind="hang")
         arguments = ["--bootstrap", bootstrap, "--topic", NAME, "--partitions", given.partitions, "--ahead", AHEAD]
         arguments += ["--group", f"{NAME}-classify", "--escalated", given.escalated]
         offsets = Offsets(bootstrap, NAME, f"{NAME}-classify")

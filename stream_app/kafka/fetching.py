@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 POLL_MS = 50
 """How long one fetch waits: bounds how late a resumed partition is seen."""
-"""Records handed to a lane at once: what may still arrive when its bound is reached."""
 POSITIONS_EVERY_S = 0.5
 """How often positions and ends are read: bounds how long a lag of one stays behind a transaction marker."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka.errors import (
@@ -15,12 +14,11 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.kafka import group_offsets
 from stream_app.kafka.admin import lane_lag
-from stream_app.kafka.connection import Connection
 from stream_app.kafka.group_offsets import stored_offsets
 from stream_app.settings import Kafka
 from tests.kafka.copy_lane import CopyLane
 from tests.kafka.reading import produce
-from tests.kafka.running import running, until
+from tests.kafka.running import LoadingCoordinator, running, until
 
 FIRST, SECOND = TopicPartition("t", 0), TopicPartition("t", 1)
 WHOLE = {FIRST: OffsetAndMetadata(7, "noted"), SECOND: OffsetAndMetadata(-1, "")}
@@ -53,26 +51,6 @@ async def test_a_right_that_is_missing_is_not_asked_for_again():
         await stored_offsets(Admin(GroupAuthorizationFailedError()), "group", [FIRST])
 
 
-class Loading(Connection):
-    """Its group coordinator is loading for the first question."""
-
-    silent = 1
-
-    @asynccontextmanager
-    async def admin(self):
-        async with super().admin() as admin:
-            ask = admin.list_consumer_group_offsets
-
-            async def answer(*args, **kwargs):
-                if self.silent:
-                    self.silent -= 1
-                    return {}  # what aiokafka makes of an error about the whole group
-                return await ask(*args, **kwargs)
-
-            admin.list_consumer_group_offsets = answer
-            yield admin
-
-
 async def test_a_lag_is_never_read_off_half_an_answer(stack, make_topic, unique_name):
     """While the coordinator loads, a lane that has done all is not shown as one that has done nothing."""
     source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
@@ -80,7 +58,7 @@ async def test_a_lag_is_never_read_off_half_an_answer(stack, make_topic, unique_
     lane = CopyLane(stack.bootstrap_servers, source, target, f"{group}-copy")
     async with running(lane):
         await until(lambda: lane.copied == 3)
-    connection = Loading(Kafka(bootstrap_servers=stack.bootstrap_servers, group=group, input_topic=source))
+    connection = LoadingCoordinator(Kafka(bootstrap_servers=stack.bootstrap_servers, group=group, input_topic=source))
     async with asyncio.timeout(30):
         told = await lane_lag(connection, "copy", source, 1)
     assert (told.records, told.started) == (0, True)

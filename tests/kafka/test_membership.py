@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from contextlib import asynccontextmanager
 
 import pytest
 from confluent_kafka import Producer
 
 from stream_app.errors import DeliveryRefused, KafkaUnreachable, MembershipLost, MembershipLostTooOften, StartError
 from stream_app.events import Outgoing
-from stream_app.kafka.connection import Connection
 from stream_app.kafka.transactions import TransactionalOutput
 from tests.kafka.copy_lane import CopyLane
 from tests.kafka.reading import committed_and_end, produce, read_all
-from tests.kafka.running import owns, running, until
+from tests.kafka.running import LoadingCoordinator, owns, running, until
 
 
 async def test_every_record_is_copied_once_while_workers_join_and_leave(stack, make_topic, unique_name):
@@ -182,26 +180,6 @@ async def test_a_latest_start_counts_from_the_first_start(stack, make_topic, uni
     async with running(second):
         await until(lambda: second.copied == 1, within_s=10)
     assert [message.value() for message in read_all(stack.bootstrap_servers, target)] == [b"while away"]
-
-
-class LoadingCoordinator(Connection):
-    """Its group coordinator is loading for the first two questions, as after a broker's restart."""
-
-    silent = 2
-
-    @asynccontextmanager
-    async def admin(self):
-        async with super().admin() as admin:
-            ask = admin.list_consumer_group_offsets
-
-            async def answer(*args, **kwargs):
-                if self.silent:
-                    self.silent -= 1
-                    return {}  # what aiokafka makes of an error about the whole group
-                return await ask(*args, **kwargs)
-
-            admin.list_consumer_group_offsets = answer
-            yield admin
 
 
 async def test_a_loading_coordinator_is_no_first_start(stack, make_topic, unique_name):

@@ -12,7 +12,7 @@ from stream_app.kafka import membership as membership_module
 from stream_app.kafka.transactions import TransactionalOutput
 from tests.kafka.copy_lane import CopyLane
 from tests.kafka.reading import produce, read_all
-from tests.kafka.running import owns, running, until
+from tests.kafka.running import let_joins_hang, owns, running, until
 
 
 async def test_a_group_error_is_seen_while_all_is_paused(stack, make_topic, unique_name):
@@ -63,14 +63,7 @@ async def test_a_join_that_hangs_is_given_up(stack, make_topic, unique_name, mon
     lane = CopyLane(stack.bootstrap_servers, source, target, unique_name("group"))
     async with running(lane):
         await until(lambda: owns(lane))
-        coordinator = lane.membership._consumer._coordinator
-
-        async def hangs(subscription) -> bool:
-            await asyncio.Event().wait()
-            return False
-
-        coordinator._do_rejoin_group = hangs
-        coordinator.request_rejoin()
+        let_joins_hang(lane)
         await until(lambda: lane.losses == 1)
         monkeypatch.setattr(membership_module, "JOIN_SLACK_S", 60.0)
         produce(stack.bootstrap_servers, source, [b"1"])
@@ -134,14 +127,7 @@ async def test_a_worker_that_leaves_in_a_rebalance_says_so(stack, make_topic, un
     )
     async with running(first):
         await until(lambda: owns(first))
-        coordinator = first.membership._consumer._coordinator
-
-        async def hangs(subscription) -> bool:
-            await asyncio.Event().wait()
-            return False
-
-        coordinator._do_rejoin_group = hangs
-        coordinator.request_rejoin()
+        let_joins_hang(first)
         await until(lambda: not list(first.membership.owned))
     async with running(second):
         await until(lambda: owns(second), within_s=30)
