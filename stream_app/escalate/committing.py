@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from stream_app.escalate.admission import Admission
     from stream_app.escalate.outbox import Outcome
     from stream_app.escalate.partition_work import PartitionWork
+    from stream_app.escalate.waste import Waste
+    from stream_app.escalate.works import Works
+    from stream_app.settings import Settings
     from stream_app.telemetry import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,22 +28,25 @@ LANE = "escalate"
 
 
 class Committing:
-    """One transaction at a time for each partition, `linger_s()` apart. `committed` is called after each."""
+    """One transaction at a time for each of `works`, `linger_s` apart. `committed` is called after each."""
 
     def __init__(
         self,
+        settings: Settings,
+        works: Works,
         admission: Admission,
+        waste: Waste,
         metrics: Metrics,
         wall_s: Callable[[], float],
-        linger_s: Callable[[], float],
         committed: Callable[[], None],
     ) -> None:
-        self._admission, self._metrics = admission, metrics
-        self._wall_s, self._linger_s = wall_s, linger_s
+        self._settings, self._works, self._admission = settings, works, admission
+        self._waste, self._metrics = waste, metrics
+        self._wall_s = wall_s
         self._committed = committed
 
     async def run(self, work: PartitionWork) -> None:
-        """Commits a partition's outcomes until it is handed over, or lost."""
+        """Commits a partition's outcomes until it is handed over, or lost, or the lane ends."""
         try:
             while not work.handed_over:
                 await work.something.wait()
@@ -51,11 +57,20 @@ class Committing:
                 await self._commit(work)
         except MembershipLost as loss:
             log.info("partition %d is lost, its outcomes with it: %s", work.number, loss)
+        finally:
+            self._waste.uncommitted(work)
+
+    @property
+    def linger_s(self) -> float:
+        """How long outcomes gather: long enough to stay below `transactions_per_s_max`; no longer in a hand-over."""
+        handing_over = any(work.closing for work in self._works)
+        base_s = 0.0 if handing_over else self._settings.escalate.linger_ms / 1000
+        return max(base_s, len(self._works) / self._settings.kafka.transactions_per_s_max)
 
     async def _linger(self, work: PartitionWork) -> None:
         """Lets outcomes gather; not in a hurry."""
         try:
-            async with asyncio.timeout(self._linger_s()):
+            async with asyncio.timeout(self.linger_s):
                 await work.hurry.wait()
         except TimeoutError:
             return

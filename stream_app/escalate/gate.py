@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from stream_app.escalate.breaker import Breaker, Circuit
 from stream_app.escalate.budget import Funds, Lease, PartitionBudget
+from stream_app.escalate.limiter import Limits, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_app.escalate.limiter import PartitionBuckets, RateLimiter
+    from stream_app.escalate.limiter import PartitionBuckets
+    from stream_app.settings import Settings
 
 WhenOut = Literal["wait", "degrade", "dlq"]
 
@@ -136,3 +138,17 @@ class Gate:
     def stops_clock(self) -> bool:
         """True while an outage that is waited out goes on."""
         return self.on_outage == "wait" and self.breaker.circuit is not Circuit.CLOSED
+
+
+def gate_of(settings: Settings, partitions: int) -> Gate:
+    """Everything that stands before a call, shared out over the partitions of the escalation topic."""
+    llm, endpoint = settings.llm, settings.llm.endpoints[0]
+    limits = Limits(endpoint.requests_per_minute, endpoint.tokens_per_minute)
+    return Gate(
+        limiter=RateLimiter(limits.share(partitions)),
+        usd_per_hour=llm.usd_per_hour,
+        usd_per_day=llm.usd_per_day,
+        partitions=partitions,
+        on_budget=llm.on_budget,
+        on_outage=llm.on_outage,
+    )

@@ -13,22 +13,21 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from stream_app.errors import UnreadableRecord
 from stream_app.escalate.admission import Admission
 from stream_app.escalate.ask import Asker
 from stream_app.escalate.budget import parse_lease
 from stream_app.escalate.cache import AnswerCache
 from stream_app.escalate.committing import Committing
-from stream_app.escalate.gate import Gate
-from stream_app.escalate.limiter import Limits, RateLimiter
-from stream_app.escalate.outbox import Outbox, Outcome
+from stream_app.escalate.gate import gate_of
+from stream_app.escalate.handling import Handling
+from stream_app.escalate.outbox import Outbox
 from stream_app.escalate.partition_work import PartitionWork
-from stream_app.escalate.question import Dropped, GotAnswer, Line, NoAnswer
-from stream_app.escalate.unused import Unused
+from stream_app.escalate.question import Line
+from stream_app.escalate.waste import Waste
+from stream_app.escalate.works import Works
 from stream_app.kafka import finished as finished_map
 from stream_app.kafka.finished import FinishedOffsets
 
@@ -78,12 +77,12 @@ class EscalateLane:
         wall_s: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._settings, self._codec, self._prompter, self._metrics = settings, codec, prompter, metrics
-        self._now_s, self._wall_s = now_s, wall_s
-        self._outbox = Outbox(settings, codec, topics)
+        self._settings, self._metrics, self._wall_s = settings, metrics, wall_s
+        self._works = Works()
+        self._waste = Waste(self._works, metrics, now_s)
         partitions = topics[settings.kafka.names.escalations].partitions
         self._admission = Admission(
-            _gate(settings, partitions),
+            gate_of(settings, partitions),
             now_s=now_s,
             wall_s=wall_s,
             want_lease=self._want_lease,
@@ -91,12 +90,12 @@ class EscalateLane:
             in_doubt=lambda: self.membership.in_doubt,
         )
         line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, draw)
-        self._asker = Asker(line, AnswerCache())
-        self._committing = Committing(self._admission, metrics, wall_s, self._linger_s, self._fill)
-        self._unused = Unused()
-        self._works: dict[OwnedPartition, PartitionWork] = {}
-        self._turns: deque[PartitionWork] = deque()
-        self._handling: set[asyncio.Task[None]] = set()
+        asker, outbox = Asker(line, AnswerCache()), Outbox(settings, codec, topics)
+        self._event = Handling(codec, prompter, asker, outbox, self._waste, wall_s)
+        self._committing = Committing(
+            settings, self._works, self._admission, self._waste, metrics, wall_s, committed=self._fill
+        )
+        self._under_way: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self.membership = make_membership(self)
 
@@ -106,17 +105,16 @@ class EscalateLane:
             async with asyncio.TaskGroup() as self._tasks:
                 ticking = self._tasks.create_task(self._tick())
                 await self.membership.run(stop)
-                if self._handling:
-                    log.warning(
-                        "%d events under way are left to their next owner, who asks again", len(self._handling)
-                    )
-                for task in (ticking, *self._handling):
+                if self._under_way:
+                    left = len(self._under_way)
+                    log.warning("%d events under way are left to their next owner, who asks again", left)
+                for task in (ticking, *self._under_way):
                     task.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
             self._admission.close()
-            self._metrics.llm_wasted("shutdown", self._unused.give_up())
+            self._waste.give_up()
 
     # LaneWork
 
@@ -133,12 +131,10 @@ class EscalateLane:
         finished.restore(restored.finished)
         owned = max(1, len(list(self.membership.owned)))
         work = PartitionWork(partition, finished, self._settings.escalate.span_max, owned, restored.finished)
-        self._works[partition] = work
-        self._turns.append(work)
+        self._works.gain(work)
         self._admission.gain(partition.number, parse_lease(restored.extra))
-        work.committer = self._spawn(self._commit(work))
-        in_vain = self._unused.came_back(partition.number, committed.offset, restored.finished)
-        self._metrics.llm_wasted("rebalance", in_vain)
+        work.committer = self._spawn(self._committing.run(work))
+        self._waste.came_back(work, committed.offset)
         self._metrics.committed(LANE, partition.number, committed.offset)
 
     def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
@@ -149,7 +145,7 @@ class EscalateLane:
 
     async def hand_over(self, partitions: frozenset[OwnedPartition]) -> None:
         """Starts nothing new, waits for the calls under way, delivers; what only waits is left to the next owner."""
-        works = [self._works[partition] for partition in partitions if partition in self._works]
+        works = [work for work in self._works if work.partition in partitions]
         for work in works:
             work.closing = True
             self._admission.stop(work.number)
@@ -164,13 +160,12 @@ class EscalateLane:
 
         A transaction that was begun runs to its end, which its committer sees and counts.
         """
-        work = self._works.pop(partition, None)
+        work = self._works.lose(partition)
         if work is not None:
             work.closing = work.handed_over = True
-            self._turns.remove(work)
             self._admission.lose(work.number)
             if work.committer is None or work.committer.done():
-                self._note_unused(work, work.paid)
+                self._waste.uncommitted(work)
             elif not work.delivering:
                 work.committer.cancel()
         self._metrics.partition_gone(LANE, partition.number)
@@ -183,8 +178,7 @@ class EscalateLane:
 
     def _deadlines(self, records: Sequence[Record]) -> list[float]:
         """When each record's time is up, in running time: counted from now, or from its own timestamp."""
-        running_s = self._admission.running_s
-        deadline_s = running_s + self._settings.llm.deadline_s
+        deadline_s = self._admission.running_s + self._settings.llm.deadline_s
         if self._settings.llm.deadline_from == "fetch":
             return [deadline_s] * len(records)
         wall_s = self._wall_s()
@@ -194,30 +188,25 @@ class EscalateLane:
         """Starts what may be started, one of each partition in turn; nothing while the group may have expelled us."""
         if self.membership.in_doubt:
             return
-        idle = 0
-        while len(self._handling) < self._settings.llm.max_in_flight and idle < len(self._turns):
-            work = self._turns[0]
-            self._turns.rotate(-1)
-            item = work.next_item()
-            if item is None:
-                idle += 1
-                continue
-            idle = 0
+        while len(self._under_way) < self._settings.llm.max_in_flight:
+            if (turn := self._works.next_item()) is None:
+                return
+            work, item = turn
             task = self._spawn(self._handle(work, item))
             work.running.add(task)
-            self._handling.add(task)
+            self._under_way.add(task)
             task.add_done_callback(partial(self._handled, work))
 
     async def _handle(self, work: PartitionWork, item: Item) -> None:
         """One event from start to outcome."""
-        outcome = await self._outcome(work, item)
-        if outcome is not None and self._works.get(work.partition) is work:
+        outcome = await self._event.outcome(work, item)
+        if outcome is not None and work in self._works:
             work.finish(item.record.offset, outcome)
 
     def _handled(self, work: PartitionWork, task: asyncio.Task[None]) -> None:
         """Makes room for the next event, and tells a hand-over that waits for the last."""
         work.running.discard(task)
-        self._handling.discard(task)
+        self._under_way.discard(task)
         if task.cancelled() or task.exception() is not None:
             return  # the lane ends
         try:
@@ -235,69 +224,24 @@ class EscalateLane:
 
         self._spawn(die())
 
-    async def _outcome(self, work: PartitionWork, item: Item) -> Outcome | None:
-        """What the record becomes; None where its next owner decides."""
-        record = item.record
-        try:
-            original, event = self._codec.decode_escalated(record.key, record.value, record.headers)
-        except UnreadableRecord as error:
-            return self._outbox.unreadable(record, error)
-        request = self._prompter.render(original.escalation, event)
-        result = await self._asker.ask(work.number, request, item.deadline_s)
-        at_ms = int(self._wall_s() * 1000)
-        if isinstance(result, Dropped):
-            return None
-        if (kept := _paid_for(result)) is not None:
-            if self._works.get(work.partition) is work:
-                work.paid[record.offset] = kept
-            else:
-                self._note_unused(work, {record.offset: kept})
-        if isinstance(result, GotAnswer):
-            return self._outbox.answered(record, original, event, result, at_ms)
-        log.info("event %s: no answer of the LLM (%s): %s", event.source.ref, result.reason, result.why)
-        return self._outbox.unanswered(record, original, event, result, at_ms)
-
-    def _note_unused(self, work: PartitionWork, paid: dict[int, bool]) -> None:
-        """What was paid for and not committed of a partition that is gone is in vain, or may be (see `unused`)."""
-        later = next((other for other in self._works.values() if other.number == work.number), work)
-        for offset, kept in paid.items():
-            if not kept or later.was_finished(offset):
-                self._metrics.llm_wasted("rebalance")
-            elif later is work:
-                self._unused.note(work.number, offset, self._now_s())
-        paid.clear()
-
     def _want_lease(self, partitions: Iterable[int]) -> None:
         """Calls wait until a larger lease of these partitions is committed."""
         wanted = set(partitions)
-        for work in self._works.values():
+        for work in self._works:
             if work.number in wanted:
                 work.rush()
-
-    async def _commit(self, work: PartitionWork) -> None:
-        """Commits the partition's outcomes to its end; what is paid for and still not committed then is noted."""
-        try:
-            await self._committing.run(work)
-        finally:
-            self._note_unused(work, work.paid)
-
-    def _linger_s(self) -> float:
-        """How long outcomes gather: long enough to stay below `transactions_per_s_max`; no longer in a hand-over."""
-        handing_over = any(work.closing for work in self._works.values())
-        base_s = 0.0 if handing_over else self._settings.escalate.linger_ms / 1000
-        return max(base_s, len(self._works) / self._settings.kafka.transactions_per_s_max)
 
     async def _tick(self) -> None:
         """Commits positions behind transaction markers, so that lag reaches zero; reports lag."""
         while True:
             await asyncio.sleep(TICK_S)
             if self.membership.joined:
-                paused = sum(not work.partition.wanted for work in self._works.values())
+                paused = sum(not work.partition.wanted for work in self._works)
                 self._metrics.partitions_owned(LANE, len(self._works), paused)
-            self._metrics.llm_wasted("rebalance", self._unused.settle(self._now_s()))
+            self._waste.settle()
             self._metrics.waiting(LANE, self._admission.waits_for)
-            self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works.values()))
-            for work in self._works.values():
+            self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works))
+            for work in self._works:
                 self._metrics.lag(LANE, work.number, work.partition.lag)
                 if work.idle_behind:
                     work.something.set()
@@ -305,25 +249,3 @@ class EscalateLane:
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         return cast("asyncio.TaskGroup", self._tasks).create_task(coroutine)
-
-
-def _paid_for(result: GotAnswer | NoAnswer) -> bool | None:
-    """Whether the answer is kept in the cache; None where this event paid for none."""
-    if isinstance(result, GotAnswer):
-        return None if result.usage.cached else True
-    paid = result.reason in {"refused", "invalid_answer"} and result.usage is not None and result.usage.input_tokens
-    return False if paid else None
-
-
-def _gate(settings: Settings, partitions: int) -> Gate:
-    """Everything that stands before a call, shared out over the partitions of the escalation topic."""
-    llm, endpoint = settings.llm, settings.llm.endpoints[0]
-    limits = Limits(endpoint.requests_per_minute, endpoint.tokens_per_minute)
-    return Gate(
-        limiter=RateLimiter(limits.share(partitions)),
-        usd_per_hour=llm.usd_per_hour,
-        usd_per_day=llm.usd_per_day,
-        partitions=partitions,
-        on_budget=llm.on_budget,
-        on_outage=llm.on_outage,
-    )

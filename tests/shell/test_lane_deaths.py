@@ -13,6 +13,7 @@ import pytest
 from stream_app.classify.service import ClassifyLane
 from stream_app.escalate.admission import Admission
 from stream_app.escalate.committing import Committing
+from stream_app.escalate.handling import Handling
 from stream_app.escalate.service import EscalateLane
 from stream_app.kafka.connection import Connection
 from stream_app.lanes import works_of
@@ -74,7 +75,7 @@ async def ends_of_it(settings: Settings, lane: Any) -> None:
         pytest.param(Connection, "transactional_producer", always, id="assigned"),
         pytest.param(EscalateLane, "opened", always, id="opening"),
         pytest.param(EscalateLane, "arrived", always, id="fetching"),
-        pytest.param(EscalateLane, "_outcome", always, id="event"),
+        pytest.param(Handling, "outcome", always, id="event"),
         pytest.param(Committing, "_count", always, id="committer"),
         pytest.param(Metrics, "in_flight", always, id="ticker"),
         pytest.param(Admission, "_admit", in_a_callback, id="timer of the queue"),
