@@ -1,7 +1,8 @@
-"""A wrong field name must not eat a topic: the first records are judged before anything is committed. Pure."""
+"""A wrong field name must not eat a topic: the first records are judged before anything is committed."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -9,7 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 from stream_app.errors import UnreadableRecord, UnreadableTopic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.classify.feed import Feed
+    from stream_app.kafka.owned import OwnedPartition
 
 R = TypeVar("R")
 
@@ -17,6 +23,7 @@ RECORDS_MAX = 1_000
 WAIT_S = 2.0
 RECORDS_MIN = 10
 """With fewer, a single broken record on a quiet topic would stop a worker again at every start."""
+LOOK_AGAIN_S = 0.05
 
 ADVICE = {
     "missing_text": "name the fields that hold the text in [events] text_fields",
@@ -65,3 +72,28 @@ def look(records: Sequence[R], decode: Callable[[R], object]) -> Look:
 def due(waiting: int, since_first_s: float) -> bool:
     """Whether it is time for the final judgement: enough records, or enough waiting."""
     return waiting >= RECORDS_MAX or since_first_s >= WAIT_S
+
+
+async def judged(
+    feeds: Mapping[OwnedPartition, Feed],
+    decode: Callable[[ConsumerRecord[bytes | None, bytes | None]], object],
+    topic: str,
+) -> bool:
+    """Whether work on what waits may begin; False where nothing waits any more.
+
+    Raises UnreadableTopic where most of the first records are no events.
+    """
+    now_s = asyncio.get_running_loop().time
+    started_s = now_s()
+    while True:
+        first = [record for feed in feeds.values() for record in feed.peek(RECORDS_MAX)][:RECORDS_MAX]
+        if not first:
+            return False
+        final = due(len(first), now_s() - started_s)
+        if len(first) >= RECORDS_MIN or final:
+            found = look(first, decode)
+            if found.passes() or len(first) < RECORDS_MIN:
+                return True
+            if final:
+                raise found.failure(topic)
+        await asyncio.sleep(LOOK_AGAIN_S)

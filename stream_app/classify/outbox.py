@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from aiokafka.partitioner import murmur2
 
+from stream_app.classify.tally import Tally
 from stream_app.codec import (
     Cause,
     Codec,
@@ -39,18 +38,6 @@ if TYPE_CHECKING:
 
 SIZE_MARGIN_BYTES = 64 * 1024
 """A final whose key and value stay this far below the topic's limit needs no exact count: its headers are less."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a batch became, counted for the metrics."""
-
-    accepted: int = 0
-    escalated: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    dead: Counter[str] = field(default_factory=Counter[str])
-    tombstones: int = 0
-    provisional: int = 0
-    answers: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
 
 
 class Outbox:

@@ -10,7 +10,8 @@ import numpy as np
 from aiokafka.structs import ConsumerRecord
 
 from stream_app.classify.deciding import Verdicts
-from stream_app.classify.outbox import Outbox, Tally
+from stream_app.classify.outbox import Outbox
+from stream_app.classify.tally import Tally
 from stream_app.codec import Codec, decode_escalation
 from stream_app.events import Event, Source
 from stream_app.kafka.topics import TopicFound, plan

@@ -261,7 +261,7 @@ async def test_a_drain_ends_while_triton_is_away(stack, make_topic, unique_name)
     produce(stack.bootstrap_servers, names.input, [event(number, "good") for number in range(100)], partitions=1)
     stop = asyncio.Event()
     async with classify_lane(settings, Metrics()) as lane:
-        lane._decider = decider = NeverDecides()
+        lane._batch_work._decider = decider = NeverDecides()
         task = asyncio.create_task(lane.run(stop))
         await asyncio.wait_for(decider.asked.wait(), 30)
         stop.set()

@@ -1,7 +1,7 @@
 """Workers for the model of one partition: the real gate and transactions, with each lane's way of delivering.
 
 The steps of the membership are written out here as they stand in `stream_app.kafka.membership`. The hot lane's way
-is `Feed` and `Run` with the steps of `ClassifyLane._deliver`; the slow lane's is `PartitionWork` and its ledger with
+is `Feed` and `Run` with the steps of `Delivering.deliver`; the slow lane's is `PartitionWork` and its ledger with
 the steps of `Committing`. Records are decided, and calls answered, when the test says so.
 """
 
@@ -291,7 +291,7 @@ class HotWorker(Worker):
             run.feed.finish(run, delivered=False)
 
     async def _deliver(self, run: Run) -> None:
-        """`ClassifyLane._deliver`, without its metrics."""
+        """`Delivering.deliver`, without its metrics."""
         feed, partition = run.feed, run.feed.partition
         if run.turn is not None:
             await run.turn

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_app.classify.batching import Batching
 from stream_app.classify.service import ClassifyLane
+from stream_app.classify.tally import Tally
 from stream_app.escalate.admission import Admission
 from stream_app.escalate.committing import Committing
 from stream_app.escalate.handling import Handling
@@ -97,8 +99,8 @@ async def test_a_bug_anywhere_ends_the_slow_lane(
         pytest.param(Connection, "transactional_producer", id="assigned"),
         pytest.param(ClassifyLane, "opened", id="opening"),
         pytest.param(ClassifyLane, "arrived", id="fetching"),
-        pytest.param(ClassifyLane, "_take", id="pump"),
-        pytest.param(ClassifyLane, "_count", id="batch"),
+        pytest.param(Batching, "take", id="pump"),
+        pytest.param(Tally, "count_into", id="batch"),
         pytest.param(Metrics, "transaction", id="delivery"),
         pytest.param(Metrics, "in_flight", id="ticker"),
     ],
