@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from stream_app.classify.feed import Feed
-
-
-@dataclass
-class Partition:
-    """The part of an owned partition that this is about."""
-
-    wanted: bool = True
-
-    def pause(self) -> None:
-        self.wanted = False
-
-    def resume(self) -> None:
-        self.wanted = True
-
-
-@dataclass(frozen=True)
-class Record:
-    offset: int
-    value: bytes
+from tests.kafka.owned import Partition, Record
 
 
 @pytest.mark.parametrize(("records_max", "bytes_max"), [(100, 10**9), (10**9, 1_000)], ids=["records", "bytes"])

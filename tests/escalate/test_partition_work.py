@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from stream_app.escalate.partition_work import (
     SHARE_RECORDS_MIN,
     WAITING_BYTES_MAX,
@@ -11,29 +9,7 @@ from stream_app.escalate.partition_work import (
     PartitionWork,
 )
 from stream_app.kafka.finished import FinishedOffsets
-
-
-@dataclass
-class Partition:
-    """The part of an owned partition that this is about."""
-
-    number: int = 0
-    position: int = 0
-    committed: int = 0
-    wanted: bool = True
-
-    def pause(self) -> None:
-        self.wanted = False
-
-    def resume(self) -> None:
-        self.wanted = True
-
-
-@dataclass(frozen=True)
-class Record:
-    offset: int
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+from tests.kafka.owned import Partition, Record
 
 
 def work(span_max: int = 20_000, owned: int = 1) -> PartitionWork:
