@@ -1,13 +1,8 @@
 """A lane's membership in its consumer group: which partitions it owns, and the records that reach it.
 
 Callbacks of a rebalance only change state, and wait at most `handover_s` for what is in flight: no heartbeat is
-sent in the assigned one (one of 9 s was expelled twice, when measured). A task outside the callback opens each
-partition, in this order, which is what makes the hand-over exact:
-
-1. start its transactional producer: fences the previous owner and waits for its last transaction to end;
-2. read the committed offset and its metadata: nobody but us can change them now;
-3. seek there;
-4. open the gate (READY).
+sent in the assigned one (one of 9 s was expelled twice, when measured). What becomes of the partitions they give
+and take is in `assignment`.
 
 One `transactional.id` per input partition, `<group>:<topic>:<partition>`: with one per worker a stalled worker
 came back and committed duplicates, when measured.
@@ -19,22 +14,19 @@ import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
-from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost, ShuntError
+from stream_app.errors import KafkaUnreachable, MembershipInterrupted, MembershipLost
+from stream_app.kafka.assignment import Assignment
+from stream_app.kafka.beginning import Beginnings
 from stream_app.kafka.connection import FULL_FETCHES, FetchBounds
 from stream_app.kafka.fetching import Fetching
-from stream_app.kafka.founding import found
-from stream_app.kafka.group_offsets import ASK_AGAIN_S, standing, stored_offsets
 from stream_app.kafka.leaving import leave
 from stream_app.kafka.losses import Losses
-from stream_app.kafka.opening import growing_pauses_s, open_partition
-from stream_app.kafka.owned import Committed, OwnedPartition
+from stream_app.kafka.opening import growing_pauses_s
 from stream_app.kafka.partition import PartitionStatus
 from stream_app.kafka.stalls import StallWatch
 from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput, translate
@@ -43,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aiokafka import AIOKafkaConsumer
-    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.structs import TopicPartition
 
     from stream_app.kafka.connection import Connection
-    from stream_app.kafka.owned import LaneWork
+    from stream_app.kafka.owned import LaneWork, OwnedPartition
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +53,6 @@ JOIN_SLACK_S = 60.0
 DOUBT_POLL_S = 0.1
 GAP_OF_SESSION = 0.5
 """An event loop that stood still for longer than this share of the session is in doubt."""
-FOUND_WITHIN_S = 20.0
-"""For the one transaction with which a group begins."""
 JOINED_WELL_S = 60.0
 """A membership that lasted so long was sound: the next pause is short again."""
 
@@ -88,23 +78,20 @@ class Membership(ConsumerRebalanceListener):
         self._fetch = fetch
         self._batch_bytes_max = min(batch_bytes_max, BATCH_BYTES_MAX)
         self._make_output = make_output
-        self._owned: dict[TopicPartition, OwnedPartition] = {}
+        self._assignment = Assignment(work, self, self._output, self._fail)
         self._epoch = 0
         self._leaving = False
         self._losses = Losses(group)
         self._watch = StallWatch(GAP_OF_SESSION * connection.kafka.session_timeout_ms / 1000, time.monotonic)
         self._failure: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
-        self._founding = asyncio.Lock()
-        self._handing_over: asyncio.Task[None] | None = None
-        self._closings: set[asyncio.Task[None]] = set()
         self._consumer: AIOKafkaConsumer | None = None
-        self._admin: AIOKafkaAdminClient | None = None
+        self._beginnings: Beginnings | None = None
 
     @property
     def owned(self) -> Iterable[OwnedPartition]:
         """The partitions of the current assignment, in whatever state."""
-        return self._owned.values()
+        return self._assignment.owned.values()
 
     @property
     def joined(self) -> bool:
@@ -171,13 +158,13 @@ class Membership(ConsumerRebalanceListener):
                 joining.cancel()
                 await asyncio.wait({joining})
                 self._leaving = True
-                self._drop(list(self._owned.values()))
+                self._assignment.drop(list(self.owned))
                 if stopping.done():
-                    await self._finish_tasks(CLOSINGS_SHARE)
+                    await self._assignment.closed(CLOSINGS_SHARE * self._connection.kafka.drain_timeout_s)
                     await leave(consumer)
                 else:  # others get the partitions at once: this worker has nothing more to do for them
                     await leave(consumer)
-                    await self._finish_tasks(None)
+                    await self._assignment.closed(None)  # so that nothing outlives the membership
                 if not failure.cancel():
                     failure.exception()  # asyncio complains of those that are thrown away unseen
 
@@ -186,7 +173,8 @@ class Membership(ConsumerRebalanceListener):
         within_s = self._assigned_within_s
         try:
             async with asyncio.timeout(within_s):
-                self._admin = await clients.enter_async_context(self._connection.admin())
+                admin = await clients.enter_async_context(self._connection.admin())
+                self._beginnings = Beginnings(self._connection, admin, consumer, self._group)
                 await self._connection.start(consumer)
         except TimeoutError as error:
             raise MembershipInterrupted(
@@ -198,7 +186,9 @@ class Membership(ConsumerRebalanceListener):
     ) -> None:
         """Fetches until the stop, then hands over. Raises what ended the membership."""
         self._watch.listen(consumer)
-        loop = Fetching(consumer, self._group, self._owned, self._work, self._wake, self._watch, self._fetch.records)
+        loop = Fetching(
+            consumer, self._group, self._assignment.owned, self._work, self._wake, self._watch, self._fetch.records
+        )
         fetching, watching = asyncio.create_task(loop.run()), asyncio.create_task(self._watch_over(loop))
         try:
             await asyncio.wait({fetching, watching, stopping, failure}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,7 +204,7 @@ class Membership(ConsumerRebalanceListener):
         if not stopping.done():  # aiokafka's coordination was cancelled from within, and cancelled who asked it
             raise MembershipInterrupted("aiokafka gave up coordinating")
         self._leaving = True
-        await self._hand_over(list(self._owned.values()), DRAIN_SHARE * self._connection.kafka.drain_timeout_s)
+        await self._assignment.hand_over(list(self.owned), DRAIN_SHARE * self._connection.kafka.drain_timeout_s)
 
     async def _watch_over(self, loop: Fetching) -> None:
         """Raises MembershipInterrupted where fetching stands still: aiokafka may hang while it joins again."""
@@ -245,12 +235,12 @@ class Membership(ConsumerRebalanceListener):
     ) -> None:
         """Stops work for what is taken away; waits `handover_s` at most for what is in flight."""
         del revoked  # an eager assignor takes all
-        partitions = list(self._owned.values())
+        partitions = list(self.owned)
         try:
             try:
-                await self._hand_over(partitions, self._connection.kafka.handover_s)
+                await self._assignment.hand_over(partitions, self._connection.kafka.handover_s)
             finally:
-                self._drop(partitions)
+                self._assignment.drop(partitions)
         except Exception as error:  # aiokafka logs and drops what a callback raises  # noqa: BLE001
             self._fail(error)
 
@@ -262,18 +252,11 @@ class Membership(ConsumerRebalanceListener):
         if self._leaving:
             return  # a rebalance during the drain, or while producers close: nobody would drop what is opened now
         try:
+            consumer, begins = cast("AIOKafkaConsumer", self._consumer), cast("Beginnings", self._beginnings).read
             for tp in sorted(cast("set[TopicPartition]", assigned)):
-                self._take(cast("AIOKafkaConsumer", self._consumer), tp)
+                self._assignment.take(tp, consumer, begins)
         except Exception as error:  # aiokafka logs and drops what a callback raises  # noqa: BLE001
             self._fail(error)
-
-    def _take(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
-        """OPENING. A position keeps aiokafka from looking for one of its own, over and over while we open."""
-        consumer.seek(tp, 0)
-        consumer.pause(tp)
-        partition = self._owned[tp] = OwnedPartition(tp, partial(self._output, tp), self)
-        partition.opening = asyncio.create_task(self._open(partition))
-        partition.opening.add_done_callback(partial(self._note_opening, partition))
 
     def _output(self, tp: TopicPartition) -> TransactionalOutput:
         """The one transactional producer of that partition, not opened."""
@@ -283,106 +266,6 @@ class Membership(ConsumerRebalanceListener):
             self._group,
             self._connection.kafka.transaction_timeout_ms / 1000 * 2,
         )
-
-    # Opening and closing
-
-    def _note_opening(self, partition: OwnedPartition, task: asyncio.Task[None]) -> None:
-        """An opening that dies of something unforeseen ends the worker: nobody else would ever look at it.
-
-        One that aiokafka cancelled from within is tried again with the whole membership.
-        """
-        if task.cancelled():
-            if partition.life.status is PartitionStatus.OPENING:
-                self._fail(MembershipInterrupted(f"opening {partition.tp} was cancelled"))
-        elif (error := task.exception()) is not None:
-            self._fail(error)
-
-    async def _open(self, partition: OwnedPartition) -> None:
-        """The four steps at the head of this module."""
-        try:
-            committed = await open_partition(partition, self._read_committed)
-        except MembershipLost as loss:
-            self.lose(loss, partition)
-            return
-        except ShuntError as error:
-            self._fail(error)
-            return
-        if partition.life.status is not PartitionStatus.OPENING or self._consumer is None:
-            return  # taken away meanwhile
-        self._consumer.seek(partition.tp, committed.offset)
-        partition.position = committed.offset
-        partition.committed = committed.offset
-        partition.life.ready(committed.offset)
-        self._work.opened(partition, committed)
-        self.wake()
-
-    async def _read_committed(self, partition: OwnedPartition) -> Committed:
-        """The committed offset with its metadata, or where `kafka.start` says a new group begins."""
-        tp, admin, consumer = partition.tp, self._admin, self._consumer
-        if admin is None or consumer is None:
-            raise MembershipLost("the consumer is gone")
-        while True:
-            known = consumer.partitions_for_topic(tp.topic) or ()
-            if tp.partition not in known:  # the metadata is being refreshed: a group must not begin with half of it
-                await asyncio.sleep(ASK_AGAIN_S)
-                continue
-            partitions = {TopicPartition(tp.topic, number) for number in known}
-            stored = await stored_offsets(admin, self._group, partitions)
-            if (committed := await standing(consumer, self._group, tp, stored[tp])) is not None:
-                return committed
-            added = any(told.offset >= 0 for told in stored.values())
-            if added:
-                return Committed((await consumer.beginning_offsets([tp]))[tp], "")
-            async with self._founding:
-                name = f"{self._group}:{tp.topic}:start"
-                output = TransactionalOutput(
-                    lambda name=name: self._connection.transactional_producer(name), self._group, FOUND_WITHIN_S
-                )
-                await found(output, admin, consumer, self._group, partitions, self._connection.kafka.start)
-
-    async def _hand_over(self, partitions: Iterable[OwnedPartition], within_s: float) -> None:
-        """CLOSING, then the lane finishes what it can within the time.
-
-        A drain and a rebalance may meet. Who comes second finds the partitions closing already and waits for the
-        hand-over that runs; whose time is up first ends it for both.
-        """
-        live = [p for p in partitions if p.life.status in {PartitionStatus.OPENING, PartitionStatus.READY}]
-        ready = frozenset(p for p in live if p.life.status is PartitionStatus.READY)
-        for partition in live:
-            partition.life.move(PartitionStatus.CLOSING)
-        if ready:
-            self._handing_over = asyncio.create_task(self._work.hand_over(ready))
-        if (handing := self._handing_over) is None:
-            return
-        try:
-            await asyncio.wait({handing}, timeout=within_s)
-            if not handing.done():
-                log.warning("partitions are handed over with work in flight after %.1f s", within_s)
-        finally:
-            handing.cancel()
-            self._handing_over = None
-        await asyncio.wait({handing})
-        error = None if handing.cancelled() else handing.exception()
-        if error is not None and not isinstance(error, MembershipLost):  # that one is noted by `lose` already
-            raise error
-
-    def _drop(self, partitions: Iterable[OwnedPartition]) -> None:
-        """LOST: the lane drops its work, the producer is ended in the background."""
-        for partition in partitions:
-            if partition.life.status is not PartitionStatus.LOST:
-                partition.life.move(PartitionStatus.LOST)
-                self._work.lost(partition)
-                task = asyncio.create_task(partition.close_output())
-                self._closings.add(task)
-                task.add_done_callback(self._closings.discard)
-            if self._owned.get(partition.tp) is partition:
-                del self._owned[partition.tp]
-
-    async def _finish_tasks(self, share_of_drain: float | None) -> None:
-        """Waits for producers to close, so that nothing outlives the membership; bounded where the process ends."""
-        within_s = None if share_of_drain is None else share_of_drain * self._connection.kafka.drain_timeout_s
-        if self._closings:
-            await asyncio.wait(self._closings, timeout=within_s)
 
     # Failing
 

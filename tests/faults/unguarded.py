@@ -25,7 +25,7 @@ from stream_app.cli import main
 from stream_app.errors import MembershipLost
 from stream_app.escalate import service as escalate_service
 from stream_app.escalate import start as escalate_start
-from stream_app.kafka import membership as membership_module
+from stream_app.kafka import assignment
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.finished import FinishedOffsets, encode
 from stream_app.kafka.membership import Membership
@@ -151,7 +151,7 @@ class NumberOnly(OwnedPartition):
         self._turn = asyncio.Lock()
 
     async def deliver(self, *what: Any) -> None:
-        current = self._owner._owned.get(self.tp, self)
+        current = self._owner._assignment.owned.get(self.tp, self)
         await asyncio.wait({current.opening})
         async with current._turn:
             await OwnedPartition.deliver(current, *what)
@@ -196,7 +196,7 @@ def install(parts: Parts) -> None:
     for start in (classify_start, escalate_start):
         start.Membership = partial(parts.membership, make_output=parts.output)
         start.Connection = parts.connection
-    membership_module.OwnedPartition = parts.partition
+    assignment.OwnedPartition = parts.partition
     escalate_service.FinishedOffsets = parts.finished
 
 

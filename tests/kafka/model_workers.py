@@ -1,6 +1,6 @@
 """Workers for the model of one partition: the real gate and transactions, with each lane's way of delivering.
 
-The steps of the membership are written out here as they stand in `stream_app.kafka.membership`. The hot lane's way
+The steps of the membership are written out here as they stand in `stream_app.kafka.assignment`. The hot lane's way
 is `Feed` and `Run` with the steps of `Delivering.deliver`; the slow lane's is `PartitionWork` and its ledger with
 the steps of `Committing`. Records are decided, and calls answered, when the test says so.
 """
