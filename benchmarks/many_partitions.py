@@ -37,29 +37,13 @@ from benchmarks.worker import Offsets, WorkerProcess, peak
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
 from stream_app.local.stack import Stack
-from stream_app.settings import load_settings
+from tests.settings_file import write_settings
 
 ROOT = Path(__file__).parent.parent
 CPU_US_MAX = 20.0
 LAG_S_MAX = 5.0
 EVERY = 20
 """One decision in so many is timed: the reader must not take the cores from what it measures."""
-
-CONFIG = """
-[kafka]
-bootstrap_servers = "{kafka}"
-group = "{name}"
-input_topic = "{name}"
-transactions_per_s_max = {transactions}
-[triton]
-url = "{triton}"
-[[tasks]]
-name = "sentiment"
-tiers = ["scripted"]
-threshold = 0.9
-[[llm.endpoints]]
-base_url = "http://127.0.0.1:9/v1"
-"""
 
 
 class Arrivals:
@@ -121,9 +105,13 @@ def measure(stack: Stack, folder: Path, given: argparse.Namespace, transactions:
     """One worker, one setting."""
     name, bootstrap = f"many-{transactions}", stack.bootstrap_servers
     folder.mkdir()
-    text = CONFIG.format(kafka=bootstrap, triton=stack.triton_grpc, name=name, transactions=transactions)
-    (folder / "shunt.toml").write_text(text)
-    settings = load_settings(folder / "shunt.toml")
+    settings = write_settings(
+        folder,
+        name,
+        bootstrap_servers=bootstrap,
+        triton=stack.triton_grpc,
+        kafka={"transactions_per_s_max": transactions},
+    )
     asyncio.run(create(Connection(settings.kafka), plan(settings.kafka, None, partitions=given.partitions)))
     offsets = Offsets(bootstrap, name, f"{name}-classify")
     arguments = ["--bootstrap", bootstrap, "--topic", name, "--partitions", given.partitions, "--rate", given.rate]

@@ -33,9 +33,9 @@ from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.stack import Stack
-from stream_app.settings import load_settings
-from tests.faults.stand_in import StandInAdmin
 from tests.kafka.reading import each_message
+from tests.settings_file import write_settings
+from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
@@ -48,30 +48,6 @@ SLOWER_MAX = 0.10
 AHEAD = 100_000
 SETTLE_S = 5.0
 
-CONFIG = """
-[kafka]
-bootstrap_servers = "{kafka}"
-group = "{name}"
-input_topic = "{name}"
-drain_timeout_s = 10.0
-[triton]
-url = "{triton}"
-[[tasks]]
-name = "sentiment"
-tiers = ["scripted"]
-threshold = 0.9
-[llm]
-max_in_flight = {in_flight}
-timeout_s = 7200.0
-deadline_s = 7200.0
-usd_per_hour = 100000.0
-usd_per_day = 1000000.0
-[[llm.endpoints]]
-base_url = "{llm}"
-requests_per_minute = 10000000
-tokens_per_minute = 10000000000
-"""
-
 
 def say(text: str) -> None:
     """For a person who waits."""
@@ -83,16 +59,23 @@ class Run:
 
     def __init__(self, stack: Stack, folder: Path, given: argparse.Namespace) -> None:
         self.stack, self.folder, self.given = stack, folder, given
-        self.llm = StandInAdmin(stack.llm_base_url)
-        text = CONFIG.format(
-            kafka=stack.bootstrap_servers,
+        self.llm = StandIn(stack.llm_base_url)
+        self.settings: Settings = write_settings(
+            folder,
+            NAME,
+            bootstrap_servers=stack.bootstrap_servers,
             triton=stack.triton_grpc,
-            llm=stack.llm_base_url,
-            name=NAME,
-            in_flight=IN_FLIGHT,
+            llm_base_url=stack.llm_base_url,
+            kafka={"drain_timeout_s": 10.0},
+            llm={
+                "max_in_flight": IN_FLIGHT,
+                "timeout_s": 7200.0,
+                "deadline_s": 7200.0,
+                "usd_per_hour": 100_000.0,
+                "usd_per_day": 1_000_000.0,
+            },
+            endpoint={"requests_per_minute": 10_000_000, "tokens_per_minute": 10_000_000_000},
         )
-        (folder / "shunt.toml").write_text(text)
-        self.settings: Settings = load_settings(folder / "shunt.toml")
         self.workers: list[WorkerProcess] = []
         self.found: dict[str, Any] = {"lanes": "one process each" if given.split else "one process", "misses": []}
 

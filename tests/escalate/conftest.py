@@ -1,44 +1,18 @@
-"""The stand-in LLM over HTTP, one per run for these tests, and a way to tell it what to do."""
+"""The stand-in LLM over HTTP, one per run for these tests."""
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.llm_server import LlmServer
 from tests.conftest import run_apart
+from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@dataclass(frozen=True)
-class StandIn:
-    """The stand-in's address and its admin side."""
-
-    base_url: str
-
-    def admin(self, path: str, body: object = None, method: str = "POST") -> Any:
-        """One call to `/admin/...`; what it answers."""
-        url = self.base_url.removesuffix("/v1") + f"/admin/{path}"
-        data = None if body is None and method != "POST" else json.dumps(body or {}).encode()
-        request = urllib.request.Request(url, data=data, method=method, headers={"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as response:
-            raw = response.read()
-        return json.loads(raw) if raw else None
-
-    def fault(self, kind: str, **rest: object) -> None:
-        """Puts a fault in force."""
-        self.admin("faults", {"kind": kind, **rest})
-
-    def calls(self) -> list[dict[str, Any]]:
-        """Every call since the last reset."""
-        return self.admin("calls", method="GET")["calls"]
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_app.escalate.start import group_of
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
-from stream_app.settings import load_settings
 from tests.conftest import run_apart
 from tests.escalate import escalated
 from tests.kafka.reading import committed_and_end, produce
+from tests.settings_file import write_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -37,38 +37,7 @@ if TYPE_CHECKING:
 PARTITIONS = 6
 IN_FLIGHT = 120
 """Calls a worker may have under way."""
-SUMS = "calls?since=1000000000"
-"""The stand-in's sums, without its list of calls."""
-
 WITHIN_S = 90.0
-
-CONFIG = """
-[kafka]
-bootstrap_servers = "{kafka}"
-group = "{name}"
-input_topic = "{name}"
-session_timeout_ms = 6000
-transaction_timeout_ms = 10000
-drain_timeout_s = {drain_s}
-[triton]
-url = "{triton}"
-[[tasks]]
-name = "sentiment"
-tiers = ["scripted"]
-threshold = 0.9
-[llm]
-usd_per_hour = 1000.0
-usd_per_day = 10000.0
-max_in_flight = {in_flight}
-timeout_s = 300.0
-deadline_s = 300.0
-[[llm.endpoints]]
-base_url = "{llm}"
-requests_per_minute = 1000000
-tokens_per_minute = 1000000000
-[web]
-port = 0
-"""
 
 
 class Worker:
@@ -140,17 +109,23 @@ class Pipeline:
 
     def __init__(self, folder: Path, stack: Any, llm: Any, name: str, drain_s: float = 30.0) -> None:
         self.folder, self.llm = folder, llm
-        (folder / "shunt.toml").write_text(
-            CONFIG.format(
-                kafka=stack.bootstrap_servers,
-                triton=stack.triton_grpc,
-                llm=llm.base_url,
-                name=name,
-                in_flight=IN_FLIGHT,
-                drain_s=drain_s,
-            )
+        self.settings: Settings = write_settings(
+            folder,
+            name,
+            bootstrap_servers=stack.bootstrap_servers,
+            triton=stack.triton_grpc,
+            llm_base_url=llm.base_url,
+            kafka={"session_timeout_ms": 6_000, "transaction_timeout_ms": 10_000, "drain_timeout_s": drain_s},
+            llm={
+                "usd_per_hour": 1_000.0,
+                "usd_per_day": 10_000.0,
+                "max_in_flight": IN_FLIGHT,
+                "timeout_s": 300.0,
+                "deadline_s": 300.0,
+            },
+            endpoint={"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000},
+            web={"port": 0},
         )
-        self.settings: Settings = load_settings(folder / "shunt.toml")
         self.servers = self.settings.kafka.bootstrap_servers
         run_apart(create(Connection(self.settings.kafka), plan(self.settings.kafka, None, partitions=PARTITIONS)))
         self.workers: list[Worker] = []
@@ -172,7 +147,7 @@ class Pipeline:
 
     def busy(self, calls: int) -> None:
         """Waits until that many calls are in flight."""
-        until(lambda: self.llm.admin(SUMS, method="GET")["in_flight"] >= calls, lambda: f"{calls} calls in flight")
+        until(lambda: self.llm.in_flight() >= calls, lambda: f"{calls} calls in flight")
 
     def at_rest(self) -> None:
         """Waits until the slow lane's lag is zero."""

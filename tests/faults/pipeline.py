@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.kafka.reading import committed_and_end
+from tests.settings_file import write_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,37 +21,6 @@ TEXT_BYTES_MAX = 20_000
 TOPIC_BYTES_MAX = 4_000_000
 QUIET = {"log_level": 0}
 """The harness's own clients say nothing of the brokers that it takes away."""
-
-CONFIG = """
-[kafka]
-bootstrap_servers = "{kafka}"
-group = "{name}"
-input_topic = "{name}"
-session_timeout_ms = {session_ms}
-transaction_timeout_ms = 10000
-handover_s = {handover_s}
-[events]
-text_bytes_max = {text_bytes_max}
-[triton]
-url = "{triton}"
-[[tasks]]
-name = "sentiment"
-tiers = ["scripted"]
-threshold = 0.9
-[decisions]
-provisional = {provisional}
-[llm]
-usd_per_hour = 1000.0
-usd_per_day = 1000.0
-deadline_s = 600
-timeout_s = {timeout_s}
-[[llm.endpoints]]
-base_url = "{llm}"
-requests_per_minute = 60000
-tokens_per_minute = 60000000
-[web]
-port = 0
-"""
 
 
 @dataclass(frozen=True)
@@ -72,18 +42,23 @@ class Pipeline:
         return self.name if use == "input" else f"{self.name}-{use}"
 
     def write_settings(self, folder: Path) -> None:
-        text = CONFIG.format(
-            kafka=self.bootstrap_servers,
+        write_settings(
+            folder,
+            self.name,
+            bootstrap_servers=self.bootstrap_servers,
             triton=self.triton,
-            llm=self.llm,
-            name=self.name,
-            session_ms=int(SESSION_S * 1000),
-            handover_s=HANDOVER_S,
-            text_bytes_max=TEXT_BYTES_MAX,
-            provisional=str(self.provisional).lower(),
-            timeout_s=self.timeout_s,
+            llm_base_url=self.llm,
+            kafka={
+                "session_timeout_ms": int(SESSION_S * 1000),
+                "transaction_timeout_ms": 10_000,
+                "handover_s": HANDOVER_S,
+            },
+            llm={"usd_per_hour": 1_000.0, "usd_per_day": 1_000.0, "deadline_s": 600, "timeout_s": self.timeout_s},
+            endpoint={"requests_per_minute": 60_000, "tokens_per_minute": 60_000_000},
+            events={"text_bytes_max": TEXT_BYTES_MAX},
+            decisions={"provisional": self.provisional},
+            web={"port": 0},
         )
-        (folder / "shunt.toml").write_text(text)
 
     def create_topics(self) -> None:
         """Makes the topics; returns when a client sees them all. Decisions take less than the input on purpose."""

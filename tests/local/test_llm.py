@@ -15,6 +15,7 @@ import pytest
 from stream_app.local.llm.asked import sha256
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.llm_server import LlmServer
+from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,7 +49,7 @@ class StandInClient:
 
     def __init__(self, base_url: str) -> None:
         self.openai = openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=5)
-        self._admin = base_url.removesuffix("/v1") + "/admin"
+        self._stand_in = StandIn(base_url)
 
     async def ask(self, text: str, **more: Any) -> Any:
         given = {"model": "some-model", "response_format": FORM, "max_completion_tokens": 50} | more
@@ -58,12 +59,7 @@ class StandInClient:
         return json.loads((await self.ask(text)).choices[0].message.content)
 
     async def admin(self, method: str, path: str, body: dict | None = None) -> dict:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(method, f"{self._admin}/{path}", json=body) as response,
-        ):
-            assert response.status == 200, await response.text()
-            return await response.json()
+        return await asyncio.to_thread(self._stand_in.admin, path, body, method)
 
 
 @pytest.fixture
