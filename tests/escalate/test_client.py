@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from stream_app.errors import SettingsError
 from stream_app.escalate import client as clients
@@ -40,6 +42,24 @@ async def test_an_answer_comes_with_its_tokens_and_id(client, llm):
     assert answered.request_id == call["request_id"]
     assert call["event_id"] == "lamp 3"
     assert call["text_sha256"] == request().text_sha256
+
+
+async def test_a_call_tells_nothing_of_this_machine():
+    """The SDK adds nine headers about the system it runs on: no endpoint needs them, each call would hold them."""
+    seen: list[str] = []
+
+    async def answer(asked: web.Request) -> web.Response:
+        seen.extend(name.lower() for name in asked.headers)
+        return web.json_response({"choices": []})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    async with TestServer(app) as server:
+        client = OpenAiClient(Endpoint(base_url=str(server.make_url("/v1"))), connections_max=1)
+        await client.ask(request(), 5.0)
+        await client.aclose()
+    assert "authorization" in seen
+    assert not [name for name in seen if name.startswith("x-stainless")]
 
 
 async def test_json_mode_with_a_reason_is_understood(llm):
