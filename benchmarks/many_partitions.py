@@ -4,7 +4,7 @@
 
 For each `kafka.transactions_per_s_max` (`--transactions 50 150 400`) a worker as a user starts it, on real Kafka
 and real Triton (the model `scripted` of the tests). A process of its own produces at the rate; one in a hundred
-records is escalated. After a warm-up, over `--seconds`:
+records is escalated. After a warm-up, for the records of `--seconds`:
 
 * lag: the group's committed offsets behind the ends, each second, both read by confluent-kafka;
 * CPU: user and system time of the worker's process, divided by the records committed meanwhile;
@@ -12,7 +12,8 @@ records is escalated. After a warm-up, over `--seconds`:
   arrival of the decision at an independent `read_committed` consumer minus the same timestamp. Only the second
   holds the transaction; the reader polls all the time. One clock, one machine.
 
-Exits 1 where the CPU, or the lag in seconds of input, passes its bar.
+Exits 1 where the lag in seconds of input passes its bar, or the CPU at the default setting or a lower one does: a
+transaction takes most of a millisecond of CPU, so that a higher setting buys latency with it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from benchmarks.worker import Offsets, WorkerProcess, peak
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
 from stream_app.local.stack import Stack
+from stream_app.settings import Kafka
 from tests.settings_file import write_settings
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +53,7 @@ class Arrivals:
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._bootstrap, self._topic = bootstrap, topic
+        self._since_ms = time.time() * 1000
         self.decided_ms: list[float] = []
         self.arrived_ms: list[float] = []
         self._over = threading.Event()
@@ -88,6 +91,8 @@ class Arrivals:
 
     def _note(self, decision: dict[str, Any], now_ms: float) -> None:
         stamp_ms = datetime.fromisoformat(decision["source"]["timestamp"]).timestamp() * 1000
+        if stamp_ms < self._since_ms:
+            return  # of the warm-up
         decided_ms = datetime.fromisoformat(decision["decided_at"]).timestamp() * 1000
         self.decided_ms.append(decided_ms - stamp_ms)
         self.arrived_ms.append(now_ms - stamp_ms)
@@ -159,7 +164,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=96)
     parser.add_argument("--rate", type=float, default=20_000)
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--warm-up-s", type=float, default=10)
+    parser.add_argument("--warm-up-s", type=float, default=15)
     parser.add_argument("--transactions", type=int, nargs="+", default=(50, 150, 400))
     parser.add_argument("--json", action="store_true", help="one line")
     given = parser.parse_args()
@@ -181,6 +186,7 @@ def main() -> None:
         for row in rows
         for figure, bar in (("cpu_us_a_record", CPU_US_MAX), ("lag_max_s", LAG_S_MAX))
         if row[figure] > bar
+        and (figure != "cpu_us_a_record" or row["transactions_per_s_max"] <= Kafka().transactions_per_s_max)
     ]
     found = {
         "partitions": given.partitions,

@@ -26,6 +26,11 @@ POLL_MS = 50
 """How long one fetch waits: bounds how late a resumed partition is seen."""
 POSITIONS_EVERY_S = 0.5
 """How often positions and ends are read: bounds how long a lag of one stays behind a transaction marker."""
+PAUSE_SHARE, PAUSE_MAX_S = 0.25, 0.1
+"""Of the time between two transactions of a partition: what is fetched sooner than that only waits in the lane."""
+FEW_RECORDS = 16
+"""A partition, on average: fewer are dearer to fetch than to decide (`benchmarks/many_partitions.py`: 8 µs a record
+of 96 partitions)."""
 
 
 class Fetching:
@@ -40,6 +45,7 @@ class Fetching:
         wake: asyncio.Event,
         watch: StallWatch,
         records_max: int,
+        transactions_per_s_max: float,
     ) -> None:
         self._consumer = consumer
         self._group = group
@@ -50,6 +56,7 @@ class Fetching:
         self.turns = 0
         """Rises as long as fetching goes on, records or not."""
         self._records_max = records_max
+        self._transactions_per_s_max = transactions_per_s_max
 
     async def run(self) -> None:
         """Fetches until cancelled. Raises KafkaError for what ended the membership, StartError for lost records.
@@ -81,6 +88,13 @@ class Fetching:
             fetched = await self._kept_through_doubt(fetched)
         for tp, records in fetched.items():
             self._admit(tp, records)
+        if 0 < sum([len(records) for records in fetched.values()]) < FEW_RECORDS * len(self._owned):
+            await asyncio.sleep(self._pause_s)
+
+    @property
+    def _pause_s(self) -> float:
+        """How long more may gather after a fetch that brought little: 10 ms for six partitions, 100 ms for sixty."""
+        return min(PAUSE_MAX_S, PAUSE_SHARE * len(self._owned) / self._transactions_per_s_max)
 
     async def _kept_through_doubt(self, fetched: Fetched) -> Fetched:
         """What was fetched, once the group is known to count us in; of partitions that are ours all the time."""

@@ -187,7 +187,14 @@ class Membership(ConsumerRebalanceListener):
         """Fetches until the stop, then hands over. Raises what ended the membership."""
         self._watch.listen(consumer)
         loop = Fetching(
-            consumer, self._group, self._assignment.owned, self._work, self._wake, self._watch, self._fetch.records
+            consumer,
+            self._group,
+            self._assignment.owned,
+            self._work,
+            self._wake,
+            self._watch,
+            self._fetch.records,
+            self._connection.kafka.transactions_per_s_max,
         )
         fetching, watching = asyncio.create_task(loop.run()), asyncio.create_task(self._watch_over(loop))
         try:

@@ -35,7 +35,9 @@ async def test_a_partition_that_opens_while_the_loop_waits_is_read(stack, make_t
     consumer = Connection(Kafka(bootstrap_servers=stack.bootstrap_servers)).consumer(None, "fetching")
     await consumer.start()
     partition = OwnedPartition(tp, object, None)
-    loop = Fetching(consumer, "group", {tp: partition}, work, asyncio.Event(), StallWatch(60.0, time.monotonic), 100)
+    loop = Fetching(
+        consumer, "group", {tp: partition}, work, asyncio.Event(), StallWatch(60.0, time.monotonic), 100, 150.0
+    )
     consumer.assign([tp])
     consumer.seek(tp, 0)
     consumer.pause(tp)
