@@ -41,13 +41,13 @@ class FetchBounds:
     partitions, which stands in memory four times while it is read and taken apart.
     """
 
-    records: int = 16_384
-    partition_bytes: int = 1024 * 1024
-    response_bytes: int = 8 * 1024 * 1024
+    records: int = 8_192
+    partition_bytes: int = 512 * 1024
+    response_bytes: int = 4 * 1024 * 1024
 
 
 FULL_FETCHES = FetchBounds()
-"""For who must keep up with a topic: half of it costs the hot path a tenth of its rate (`benchmarks/hot_path.py`)."""
+"""For who must keep up with a topic. Twice as much is no faster and takes 15 MB more (`benchmarks/overload.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
