@@ -4,8 +4,9 @@
         (--rate RECORDS_PER_S | --ahead RECORDS --group NAME) [--escalated SHARE] [--bytes MIN MAX]
 
 Values are JSON events for the model `scripted` of the tests, whose answer stands in the text; `--escalated` of
-them are unsure. Their sizes are spread evenly between MIN and MAX. Runs until SIGTERM; then every record is on
-the broker. Uses confluent-kafka, which shares no code with the project.
+them are unsure, and no two of those alike: the LLM lane asks a text only once. Their sizes are spread evenly
+between MIN and MAX. Runs until SIGTERM; then every record is on the broker. Uses confluent-kafka, which shares no
+code with the project.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from typing import Self
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 POOL = 40_000
-"""Different events; after them the same come again. The unsure ones among them are what the LLM is asked."""
+"""Different events; after them the same come again, but for the number in each unsure one's text."""
+NUMBER = b"%012d" % 0
+"""Stands in an unsure event's text until the record's own number does."""
 WORDS_SEED = 7
 LOOK_EVERY_S = 0.25
 SLICE_S = 0.02
@@ -37,7 +40,8 @@ def pool(escalated: float, bytes_min: int, bytes_max: int) -> list[bytes]:
         unsure = int((number + 1) * escalated) > int(number * escalated)
         size = rng.randint(bytes_min, bytes_max)
         answer = "unsure" if unsure else ("good", "bad")[number % 2]
-        head = json.dumps({"id": f"r-{number:06d}", "stars": number % 5 + 1})[:-1] + f', "text": "{answer} {number} '
+        told = NUMBER.decode() if unsure else number
+        head = json.dumps({"id": f"r-{number:06d}", "stars": number % 5 + 1})[:-1] + f', "text": "{answer} {told} '
         body = " ".join(rng.choices(words, k=max(1, size // 5)))
         values.append((head + body[: max(0, size - len(head) - 2)] + '"}').encode())
     return values
@@ -68,6 +72,8 @@ class Load:
         produce = self.producer.produce
         for number in range(self.sent, self.sent + count):
             value = values[number % POOL]
+            if NUMBER in value:
+                value = value.replace(NUMBER, b"%012d" % number)
             while True:
                 try:
                     produce(topic, value=value, key=b"%d" % (number % 9_973), partition=number % partitions)
