@@ -216,6 +216,8 @@ class Llm(Section):
     output_tokens_max: PositiveInt = 300
     reason: bool = False
     """Ask the LLM for a short reason (kept in `enrichment`); costs output tokens."""
+    enrichment: dict[str, Any] = Field(default_factory=dict)
+    """The JSON Schema of an object that the LLM fills beside the labels; it becomes the decision's `enrichment`."""
     endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1, max_length=1)] = (Endpoint(),)
 
 

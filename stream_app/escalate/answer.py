@@ -5,16 +5,18 @@ The content is as untrusted as the event: nothing but labels from the allowed se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from stream_app.escalate.prompt import REASON_KEY
+from stream_app.escalate.answer_form import REASON_KEY
+from stream_app.escalate.enrichment import ENRICHMENT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_app.escalate.answer_form import AnswerForm
     from stream_app.escalate.prompt import Request
     from stream_app.escalate.results import Answered
 
@@ -23,10 +25,10 @@ REASON_CHARS_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """A label for every asked task."""
+    """A label for every asked task. `enrichment` holds what else was asked for and keeps to its schema."""
 
     labels: dict[str, str]
-    reason: str | None
+    enrichment: dict[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ def judge(request: Request, answered: Answered) -> Verdict:
         return Refused("the provider's content filter stopped the answer")
     if answered.finish_reason == "length":
         return Invalid("it was cut off at the length limit")
-    return _parsed(request.allowed, answered.content, reason=request.reason)
+    return _parsed(request.allowed, answered.content, request.form)
 
 
-def _parsed(allowed: Mapping[str, tuple[str, ...]], content: str | None, *, reason: bool) -> Valid | Invalid:
+def _parsed(allowed: Mapping[str, tuple[str, ...]], content: str | None, form: AnswerForm) -> Valid | Invalid:
     if not content or not content.strip():
         return Invalid("it was empty")
     try:
@@ -67,6 +69,11 @@ def _parsed(allowed: Mapping[str, tuple[str, ...]], content: str | None, *, reas
     if not isinstance(found, dict):
         return Invalid("it was not a JSON object")
     fields = cast("dict[str, Any]", found)
+    labels = _labels(allowed, fields)
+    return labels if isinstance(labels, Invalid) else _enriched(labels, fields, form)
+
+
+def _labels(allowed: Mapping[str, tuple[str, ...]], fields: dict[str, Any]) -> dict[str, str] | Invalid:
     labels: dict[str, str] = {}
     for task, choices in allowed.items():
         if task not in fields:
@@ -75,8 +82,19 @@ def _parsed(allowed: Mapping[str, tuple[str, ...]], content: str | None, *, reas
         if label is None:
             return Invalid(f"its label for {task!r} was not one of those allowed")
         labels[task] = label
+    return labels
+
+
+def _enriched(labels: dict[str, str], fields: dict[str, Any], form: AnswerForm) -> Valid | Invalid:
+    enrichment: dict[str, object] = {}
+    if form.enrichment is not None:
+        if (problem := form.enrichment.problem(fields.get(ENRICHMENT_KEY))) is not None:
+            return Invalid(problem)
+        enrichment = cast("dict[str, object]", fields[ENRICHMENT_KEY])
     said = fields.get(REASON_KEY)
-    return Valid(labels, said[:REASON_CHARS_MAX] if reason and isinstance(said, str) else None)
+    if form.reason and isinstance(said, str):
+        enrichment = {**enrichment, REASON_KEY: said[:REASON_CHARS_MAX]}
+    return Valid(labels, enrichment)
 
 
 def _matched(said: object, choices: tuple[str, ...]) -> str | None:

@@ -35,7 +35,7 @@ def answered(
         policy=escalation.policy,
         certified=all(answer.certified for answer in sure) if sure else None,
         decided_at_ms=decided_at_ms,
-        enrichment={} if got.answer.reason is None else {"reason": got.answer.reason},
+        enrichment=got.answer.enrichment,
         usage=got.usage,
         recommended_action=recommend([answer.label for answer in answers.values()]),
     )

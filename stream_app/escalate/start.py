@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from stream_app.codec import Codec
 from stream_app.errors import SettingsError
+from stream_app.escalate.answer_form import AnswerForm
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.client import OpenAiClient
+from stream_app.escalate.enrichment import Enrichment
 from stream_app.escalate.partition_work import FETCH
 from stream_app.escalate.prices import price_of
 from stream_app.escalate.prompt import BYTES_PER_TOKEN, INSTRUCTIONS, Prompter, PromptOptions
@@ -41,7 +43,7 @@ def prompter_of(settings: Settings) -> Prompter:
         instructions=_instructions(settings),
         descriptions={task.name: task.descriptions for task in settings.tasks},
         hint=llm.hint,
-        reason=llm.reason,
+        form=AnswerForm(llm.reason, Enrichment(llm.enrichment) if llm.enrichment else None),
         json_schema=llm.endpoints[0].json_schema,
         text_tokens_max=llm.text_tokens_max,
         output_tokens_max=llm.output_tokens_max,

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.escalate.answer import REASON_CHARS_MAX, Invalid, Refused, Valid, judge
+from stream_app.escalate.answer_form import AnswerForm
 from stream_app.escalate.prompt import Prompter, PromptOptions
 from stream_app.escalate.results import Answered
 from stream_app.events import Event
 from tests.escalate.escalated import escalation
+from tests.escalate.hostile import OBEYED
 
 ESCALATION = escalation(0, timestamp_ms=1)
 REQUEST = Prompter(PromptOptions(), ["sentiment"]).render(ESCALATION, Event("e", "x", b"{}", ESCALATION.source, None))
@@ -35,7 +37,7 @@ def said(content: str | None, **rest):
 )
 def test_a_label_is_found_through_common_clothes(content):
     """Exactly, in a code fence, in another case, or beside fields nobody asked for."""
-    assert said(content) == Valid({"sentiment": "negative"}, None)
+    assert said(content) == Valid({"sentiment": "negative"})
 
 
 @pytest.mark.parametrize(
@@ -72,10 +74,16 @@ def test_refusals_and_cut_answers_are_told_apart():
 def test_a_reason_is_kept_only_where_asked_for_and_bounded():
     """The reason is the model's text: bounded, and dropped where nobody asked for one."""
     content = json.dumps({"reason": "a" * 5_000, "sentiment": "positive"})
-    assert said(content) == Valid({"sentiment": "positive"}, None)
-    verdict = judge(replace(REQUEST, reason=True), replace(ANSWERED, content=content))
+    assert said(content) == Valid({"sentiment": "positive"})
+    verdict = judge(replace(REQUEST, form=AnswerForm(reason=True)), replace(ANSWERED, content=content))
     assert isinstance(verdict, Valid)
-    assert verdict.reason == "a" * REASON_CHARS_MAX
-    assert judge(replace(REQUEST, reason=True), replace(ANSWERED, content='{"sentiment": "positive"}')) == Valid(
-        {"sentiment": "positive"}, None
-    )
+    assert verdict.enrichment == {"reason": "a" * REASON_CHARS_MAX}
+    assert judge(
+        replace(REQUEST, form=AnswerForm(reason=True)), replace(ANSWERED, content='{"sentiment": "positive"}')
+    ) == Valid({"sentiment": "positive"})
+
+
+@pytest.mark.parametrize("content", OBEYED)
+def test_a_model_that_obeyed_a_hostile_text_has_no_say(content):
+    """What an injected order makes a model answer is no label of ours: asked again, and then for people to see."""
+    assert isinstance(said(content), Invalid)

@@ -10,6 +10,7 @@ from stream_app.errors import SettingsError
 from stream_app.escalate import client as clients
 from stream_app.escalate import results
 from stream_app.escalate.answer import Valid, judge
+from stream_app.escalate.answer_form import AnswerForm
 from stream_app.escalate.client import OpenAiClient, api_key, retry_after_s
 from stream_app.escalate.prompt import Prompter, PromptOptions
 from stream_app.events import Event
@@ -36,7 +37,7 @@ async def test_an_answer_comes_with_its_tokens_and_id(client, llm):
     """The call the server noted is the call we made: same tokens, same request id, our event id."""
     answered = await client.ask(request(), 5.0)
     assert isinstance(answered, results.Answered)
-    assert judge(request(), answered) == Valid({"sentiment": "positive"}, None)
+    assert judge(request(), answered) == Valid({"sentiment": "positive"})
     (call,) = llm.calls()
     assert (answered.input_tokens, answered.output_tokens) == (call["input_tokens"], call["output_tokens"])
     assert answered.request_id == call["request_id"]
@@ -64,7 +65,7 @@ async def test_a_call_tells_nothing_of_this_machine():
 
 async def test_json_mode_with_a_reason_is_understood(llm):
     """An endpoint without structured output answers the same question."""
-    asked = request("dreadful, broke at once", json_schema=False, reason=True)
+    asked = request("dreadful, broke at once", json_schema=False, form=AnswerForm(reason=True))
     client = OpenAiClient(Endpoint(base_url=llm.base_url, json_schema=False), connections_max=1)
     try:
         verdict = judge(asked, await client.ask(asked, 5.0))
@@ -72,7 +73,7 @@ async def test_json_mode_with_a_reason_is_understood(llm):
         await client.aclose()
     assert isinstance(verdict, Valid)
     assert verdict.labels == {"sentiment": "negative"}
-    assert verdict.reason
+    assert verdict.enrichment["reason"]
 
 
 @pytest.mark.parametrize(

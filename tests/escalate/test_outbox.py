@@ -17,7 +17,7 @@ from stream_app.kafka.topics import TopicFound
 from tests.escalate import escalated
 
 USAGE = Usage("gpt-4o-mini", "abc", 400, 8, 0.0001, 512.0, False, "req_1")
-GOT = GotAnswer(Valid({"sentiment": "negative"}, "it says so"), USAGE)
+GOT = GotAnswer(Valid({"sentiment": "negative"}, {"reason": "it says so"}), USAGE)
 
 
 def outbox(bytes_max: int = 1_000_000, review_bytes_max: int = 1_000_000, **llm):

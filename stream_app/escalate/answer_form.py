@@ -1,0 +1,78 @@
+"""The form of the LLM's answer: a label for each asked task, and what else the settings ask for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_app.errors import SettingsError
+from stream_app.escalate.enrichment import ENRICHMENT_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stream_app.escalate.enrichment import Enrichment
+
+    Allowed = Mapping[str, Sequence[str]]
+
+FORM = "Answer with one JSON object and nothing else, of exactly this form:"
+SCHEMA = "It must conform to this JSON Schema:"
+REASON_KEY = "reason"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """What stands in an answer beside the labels. `allowed` maps each asked task to its labels."""
+
+    reason: bool = False
+    enrichment: Enrichment | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError where both want the same field of a decision's enrichment."""
+        if self.reason and self.enrichment is not None and REASON_KEY in self.enrichment.schema["properties"]:
+            raise SettingsError(
+                f"llm.enrichment has a field {REASON_KEY!r}, and llm.reason is on", advice="rename the field"
+            )
+
+    @property
+    def keys(self) -> list[str]:
+        """The fields that are not tasks."""
+        return [REASON_KEY] * self.reason + [ENRICHMENT_KEY] * (self.enrichment is not None)
+
+    def schema(self, allowed: Allowed) -> dict[str, Any]:
+        """The JSON Schema of an answer.
+
+        The reason comes first, so that the model has given it before it names a label; the enrichment last.
+        """
+        properties: dict[str, Any] = {REASON_KEY: {"type": "string"}} if self.reason else {}
+        properties |= {task: {"type": "string", "enum": list(labels)} for task, labels in allowed.items()}
+        if self.enrichment is not None:
+            properties[ENRICHMENT_KEY] = self.enrichment.schema
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    def response_format(self, allowed: Allowed) -> dict[str, Any]:
+        """As endpoints with structured output take it."""
+        schema = self.schema(allowed)
+        return {"type": "json_schema", "json_schema": {"name": "labels", "strict": True, "schema": schema}}
+
+    def in_words(self, allowed: Allowed) -> str:
+        """The answer's shape in words, for every endpoint: those without schemas have nothing else."""
+        fields = [f'{quoted(REASON_KEY)}: "<one short sentence>"'] if self.reason else []
+        fields += [
+            f"{quoted(task)}: {' | '.join(quoted(label) for label in labels)}" for task, labels in allowed.items()
+        ]
+        if self.enrichment is not None:
+            fields.append(f"{quoted(ENRICHMENT_KEY)}: {orjson.dumps(self.enrichment.schema).decode()}")
+        return "{" + ", ".join(fields) + "}"
+
+
+def quoted(text: str) -> str:
+    """`text` as a JSON string: a label cannot break out of its line either."""
+    return orjson.dumps(text).decode()
