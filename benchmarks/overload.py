@@ -3,7 +3,7 @@
     python -m benchmarks.overload [--seconds 300] [--split] [--json]
 
 Real Kafka, real Triton (the model `scripted` of the tests), the stand-in LLM, workers as a user starts them. The
-input topic always has more than the worker can take; one record in twenty must go to the LLM, which takes
+input topic always has more than the worker can take; one record in fifty must go to the LLM, which takes
 every call and answers none. In one run:
 
 1. the hot path's rate with the slow lane stalled and full, against its rate alone, in turns (`--rounds`);
@@ -304,10 +304,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300, help="of the memory part")
     parser.add_argument("--split", action="store_true", help="a process for each lane")
-    parser.add_argument("--rounds", type=int, default=3, help="of the speed part; 0 leaves it out")
-    parser.add_argument("--phase-s", type=float, default=15, help="of one measurement of the speed part")
+    parser.add_argument("--rounds", type=int, default=6, help="of the speed part; 0 leaves it out")
+    parser.add_argument("--phase-s", type=float, default=10, help="of one measurement of the speed part")
     parser.add_argument("--partitions", type=int, default=6)
-    parser.add_argument("--escalated", type=float, default=0.05)
+    parser.add_argument("--escalated", type=float, default=0.02)
     parser.add_argument("--drain-s", type=float, default=1_800, help="the longest the drain may take")
     parser.add_argument("--json", action="store_true", help="one line")
     given = parser.parse_args()
