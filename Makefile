@@ -1,7 +1,7 @@
 # make demo    Kafka, Triton and the pipeline on this machine (flags: make demo ARGS="--exit --json")
 # make test    everything that proves it: style, types, the fence between rooms, tests with coverage
 # make faults  workers, brokers, Triton and the LLM killed, stalled and restarted; then everything is counted (an hour)
-# make bench   the speed of the hot path and of the models
+# make bench   the speed of the hot path and of the models, and a worker under overload (half an hour)
 # PYTHON=...   which Python to build on (3.11 or 3.12; found by itself otherwise)
 
 export VENV := .venv
@@ -35,9 +35,12 @@ bench: install
 	$(BIN)/python benchmarks/codec.py
 	$(BIN)/python benchmarks/hot_path.py $(ARGS)
 	$(BIN)/python benchmarks/llm_lane.py
+	$(BIN)/python -m benchmarks.many_partitions
+	$(BIN)/python -m benchmarks.overload
 	@if [ -n "$$SHUNT_DATA" ]; then \
-	  $(BIN)/python -m benchmarks.fast_model && $(BIN)/python benchmarks/half_b.py; \
-	else echo "SHUNT_DATA is not set: fast_model and half_b are left out" >&2; fi
+	  $(BIN)/python -m benchmarks.fast_model && $(BIN)/python benchmarks/half_b.py && \
+	  $(BIN)/python benchmarks/spending.py; \
+	else echo "SHUNT_DATA is not set: fast_model, half_b and spending are left out" >&2; fi
 
 install: $(VENV)/.for-work
 

@@ -125,6 +125,11 @@ class Admission:
         self.gate.breaker.abandoned(self._now_s(), probe=grant.probe)
         self.settle(grant, Cost(0, 0))
 
+    def spend_on(self, change: float, cost: Cost, draw: float) -> None:
+        """Raises NotAdmitted where the budget does not reach for an event with this chance of change (`spending`)."""
+        if not self.gate.worth(change, cost, self._now_s(), self._wall_s(), draw):
+            raise NotAdmitted("budget")
+
     async def rest(self, partition: int, s: float) -> None:
         """Sleeps between two tries; PartitionClosing as soon as the partition is handed over."""
         self._check_open(partition)

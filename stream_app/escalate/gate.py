@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from stream_app.escalate.breaker import Breaker, Circuit
-from stream_app.escalate.budget import Funds, Lease, PartitionBudget
+from stream_app.escalate.budget import DAY_S, HOUR_S, Funds, Lease, PartitionBudget
 from stream_app.escalate.limiter import Limits, RateLimiter
+from stream_app.escalate.spending import Left, Spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +76,7 @@ class Gate:
     on_budget: WhenOut = "wait"
     on_outage: WhenOut = "wait"
     breaker: Breaker = field(default_factory=Breaker)
+    spending: Spending = field(default_factory=Spending)
     budgets: dict[int, PartitionBudget] = field(default_factory=dict[int, PartitionBudget])
 
     def gain(self, partition: int, last: Lease | None, now_s: float, wall_s: float) -> None:
@@ -87,6 +89,21 @@ class Gate:
         """A partition is owned no more."""
         self.limiter.lose(partition)
         self.budgets.pop(partition, None)
+
+    def worth(self, change: float, cost: Cost, now_s: float, wall_s: float, draw: float) -> bool:
+        """Whether to spend on an event with this chance of change; always, where budget is waited for or is ample.
+
+        Call it once for each event that needs a call: it remembers the demand. `draw` decides between equals.
+        """
+        if self.on_budget == "wait" or not self.budgets:
+            return True
+        hour, day = 0, 0
+        for budget in self.budgets.values():
+            budget.roll(wall_s)
+            hour += budget.hour_share_nusd - budget.settled_hour_nusd - budget.reserved_nusd
+            day += budget.day_share_nusd - budget.settled_day_nusd - budget.reserved_nusd
+        funds = [Left(hour, HOUR_S - wall_s % HOUR_S), Left(day, DAY_S - wall_s % DAY_S)]
+        return self.spending.worth(change, cost.nusd, funds, now_s=now_s, draw=draw)
 
     def ask(self, partition: int, cost: Cost, now_s: float, wall_s: float) -> Grant | Wait | No:
         """May a call for an event of `partition` start now? What it needs is set aside if so."""

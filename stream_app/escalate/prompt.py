@@ -25,6 +25,7 @@ import orjson
 
 from stream_app.errors import SettingsError
 from stream_app.escalate.answer_form import FORM, SCHEMA, AnswerForm, quoted
+from stream_app.escalate.spending import chance_of_change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,6 +80,8 @@ class Request:
     prompt_version: str
     event_id: str
     text_sha256: str
+    change: float
+    """How likely the LLM is to change an answer (`spending`); not part of what is asked either."""
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -150,6 +153,7 @@ class Prompter:
             prompt_version=self.version,
             event_id=event.id,
             text_sha256=hashlib.sha256(text).hexdigest(),
+            change=chance_of_change(escalation),
         )
 
     def _paragraphs(self, escalation: Escalation) -> list[str]:

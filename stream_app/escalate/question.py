@@ -153,6 +153,8 @@ class Question:
         line, asked_s = self._line, self._line.now_s()
         cost = line.cost_max(self._request)
         again = self._paid.calls > 0
+        if not again:
+            line.admission.spend_on(self._request.change, cost, line.draw())
         grant = await line.admission.reserve(self._partition, cost, self._deadline_s, first=again)
         line.metrics.llm_wait(line.now_s() - asked_s)
         return grant

@@ -1,0 +1,149 @@
+"""A budget that is too small is spent, and on the events that are likeliest to change."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.escalate.budget import NANO
+from stream_app.escalate.gate import Cost, Gate
+from stream_app.escalate.limiter import Limits, RateLimiter
+from stream_app.escalate.spending import RECENT_MIN, Left, Spending, chance_of_change
+from tests.escalate.escalated import escalation
+
+CALL_NUSD = 1_000
+HOUR_S = 3_600.0
+
+
+def spend(changes: list[float], budget_calls: float, *, seed: int = 0, per_s: float | None = None) -> list[int]:
+    """Which events of one hour are paid for; they come evenly, each a call of the same price."""
+    rng, spending, left = random.Random(seed), Spending(), int(budget_calls * CALL_NUSD)
+    every_s = HOUR_S / len(changes) if per_s is None else 1 / per_s
+    paid = []
+    for place, change in enumerate(changes):
+        now_s = place * every_s
+        worth = spending.worth(change, CALL_NUSD, [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
+        if worth and left >= CALL_NUSD:
+            left -= CALL_NUSD
+            paid.append(place)
+    return paid
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9])
+def test_what_is_paid_for_are_those_likeliest_to_change(share):
+    """Almost all the money is spent, and nearly as much change is bought as one could who knew the whole hour."""
+    rng = random.Random(3)
+    changes = [rng.random() for _ in range(5_000)]
+    paid = spend(changes, share * 5_000)
+    assert 0.95 * share * 5_000 <= len(paid) <= share * 5_000
+    best = sum(sorted(changes, reverse=True)[: int(share * 5_000)])
+    assert sum(changes[place] for place in paid) >= 0.9 * best
+
+
+def test_a_budget_that_reaches_for_all_is_spent_on_all():
+    """Without a shortage nobody is left out, however unlikely to change."""
+    changes = [random.Random(1).random() for _ in range(1_000)]
+    assert spend(changes, 1_100) == list(range(1_000))
+
+
+def test_equals_share_the_budget_over_the_whole_time():
+    """Where nothing tells events apart, the budget is spent all the same, and not on those that came first."""
+    paid = spend([0.4] * 4_000, 1_000)
+    assert 900 <= len(paid) <= 1_000
+    late = sum(place >= 2_000 for place in paid)
+    assert 0.4 < late / len(paid) < 0.6
+
+
+def test_demand_that_grows_is_noticed():
+    """Three quarters of the events come in the last quarter of the hour: their money is not gone by then."""
+    rng, spending, left = random.Random(2), Spending(), 1_000 * CALL_NUSD
+    times = [place * 2_700 / 1_000 for place in range(1_000)] + [
+        2_700 + place * 900 / 3_000 for place in range(3_000)
+    ]
+    late = 0
+    for now_s in times:
+        change = rng.random()
+        if (
+            spending.worth(change, CALL_NUSD, [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
+            and left > 0
+        ):
+            left -= CALL_NUSD
+            late += now_s >= 2_700
+    assert left < 100 * CALL_NUSD
+    assert late > 100
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=RECENT_MIN, max_size=80),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 0.999),
+    st.integers(0, 60),
+)
+def test_a_likelier_event_is_worth_it_whenever_a_less_likely_one_is(past, one, other, draw, left_calls):
+    """The same past, price and draw: the order is that of the chances."""
+    low, high = sorted((one, other))
+
+    def judged(change: float) -> bool:
+        spending = Spending()
+        for place, seen in enumerate(past):
+            spending.worth(seen, CALL_NUSD, [Left(0, 100.0)], now_s=float(place), draw=0.5)
+        now_s = float(len(past))
+        return spending.worth(change, CALL_NUSD, [Left(left_calls * CALL_NUSD, 100.0)], now_s=now_s, draw=draw)
+
+    assert judged(high) >= judged(low)
+
+
+def test_the_chance_of_change_is_that_of_any_asked_task():
+    """One task: what is missing to certainty."""
+    small = escalation(0, timestamp_ms=1).asks[0].small
+    assert chance_of_change(escalation(0, timestamp_ms=1)) == pytest.approx(1 - small.probabilities[small.label])
+
+
+def test_the_scarcer_of_two_budgets_decides():
+    """An hour's budget that is ample does not spend the day's in the morning."""
+    rng, spending = random.Random(4), Spending()
+    ample, scarce = Left(10_000 * CALL_NUSD, HOUR_S), Left(100 * CALL_NUSD, HOUR_S)
+    worth = [
+        spending.worth(rng.random(), CALL_NUSD, [ample, scarce], now_s=place * 3.6, draw=rng.random())
+        for place in range(1_000)
+    ]
+    assert 0.05 < sum(worth[RECENT_MIN:]) / len(worth[RECENT_MIN:]) < 0.2
+
+
+def gate(on_budget: str) -> Gate:
+    """One partition, a dollar an hour, ample rates; an hour begins at 0."""
+    made = Gate(RateLimiter(Limits(1e9, 1e9)), 1.0, 100.0, 1, on_budget=on_budget)
+    made.gain(0, None, 0.0, 0.0)
+    return made
+
+
+def asked(made: Gate, dollars: float) -> list[tuple[float, bool]]:
+    """A thousand events over an hour that would cost so much together: each one's chance, and the gate's word."""
+    rng, found = random.Random(5), []
+    for place in range(1_000):
+        now_s, cost = place * 3.6, Cost(1, int(dollars * NANO / 1_000))
+        change = rng.random()
+        worth = made.worth(change, cost, now_s, now_s, rng.random())
+        if worth and made.budgets[0].left_nusd >= cost.nusd:
+            made.budgets[0].settle(0, cost.nusd, now_s)
+        found.append((change, worth))
+    return found
+
+
+def test_the_gate_spends_on_the_likeliest_where_budget_is_not_waited_for():
+    """Twice the budget's worth of events: the likelier half is paid for, the rest goes its way at once."""
+    found = asked(gate("degrade"), 2.0)
+    worth = [change for change, taken in found if taken]
+    left_out = [change for change, taken in found if not taken]
+    assert 400 < len(worth) < 600
+    assert sum(worth) / len(worth) > sum(left_out) / len(left_out) + 0.4
+
+
+@pytest.mark.parametrize(("on_budget", "dollars"), [("wait", 2.0), ("degrade", 0.9), ("dlq", 0.9)])
+def test_nobody_is_left_out_where_budget_is_waited_for_or_reaches(on_budget, dollars):
+    """Waiting for the next hour loses nothing, and an ample budget is no reason to save."""
+    assert all(worth for _, worth in asked(gate(on_budget), dollars))
