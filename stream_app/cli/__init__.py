@@ -51,7 +51,7 @@ COMMANDS = (
     Listed("produce", "stream_app.cli.produce:produce", "Send a file of JSON Lines to the input topic."),
     Listed("consume", "stream_app.cli.consume:consume", "Print the decisions, or any topic, as they come."),
     Listed("status", "stream_app.cli.status:status", "Lag, rates, share escalated, spend, dead letters."),
-    Listed("dlq", "stream_app.cli.dlq:dlq", "List and show dead letters."),
+    Listed("dlq", "stream_app.cli.dlq:dlq", "List, show and replay dead letters."),
     Listed("train", "stream_app.cli.train:train", "Make a Triton model from labelled texts."),
     Listed("calibrate", "stream_app.cli.calibrate:calibrate", "Make a policy that keeps a target error."),
     Listed("evaluate", "stream_app.cli.evaluate:evaluate", "Measure a policy on labelled texts."),

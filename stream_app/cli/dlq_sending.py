@@ -1,0 +1,187 @@
+"""Sends dead letters back, each at most once, however often this is run, killed, or run twice at a time.
+
+1. The producer opens. Its transactional id belongs to the dead-letter topic, so a replay that still runs is fenced
+   from now on, and what it left open is aborted.
+2. A first transaction writes an opening record to the receipts, and the receipts are read until it comes: every one
+   that was ever committed is known now, and no other replay can commit another.
+3. Letters without a receipt are sent; each transaction holds records and their receipts, so both count or neither.
+
+A receipt is a compacted record of its own, because nothing else is exact: offsets of a group tell a prefix, while a
+filter leaves gaps, and Kafka forgets them after a week without use, when dead letters are kept for a month; and the
+marks on the records themselves go when their topic's retention ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from stream_app.cli.dlq_fate import Send
+from stream_app.cli.dlq_reading import OPENED, read_letters, read_receipts, replays_topic
+from stream_app.codec.replays import receipt_key
+from stream_app.errors import MembershipInterrupted, MembershipLost, ShuntError, StartError
+from stream_app.events import Outgoing
+from stream_app.kafka.topics import Cleanup, TopicPlan, create, look_up
+from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from stream_app.cli.dlq_fate import Fate, Judge
+    from stream_app.cli.dlq_reading import Bounds, Page, Receipts
+    from stream_app.cli.dlq_selection import Selection
+    from stream_app.kafka.connection import Connection
+
+LETTERS_PER_TRANSACTION = 500
+BYTES_PER_TRANSACTION = 4 * 1024 * 1024
+OPEN_WITHIN_S = 60.0
+"""An earlier replay's transaction is aborted, and its markers written, before ours may begin."""
+RECEIPTS_WITHIN_S = 300.0
+"""Reading a million receipts takes some ten seconds."""
+
+
+class ReplayOutput(TransactionalOutput):
+    """A transactional producer that consumes nothing: what was sent stands in the receipts, not in offsets."""
+
+    def __init__(self, connection: Connection, dlq: str, batch_bytes_max: int) -> None:
+        self._dlq = dlq
+        producer_id = f"shunt-dlq-replay-{dlq}"
+        super().__init__(
+            lambda: connection.transactional_producer(producer_id, batch_bytes_max),
+            "",
+            connection.kafka.transaction_timeout_ms / 1000 * 2,
+        )
+
+    async def deliver(self, outgoing: Sequence[Outgoing]) -> None:
+        """All of `outgoing` or nothing. Raises MembershipLost or DeliveryRefused, as `commit` does."""
+        nowhere = {TopicPartition(self._dlq, 0): OffsetAndMetadata(0, "")}
+        await self._carry_out(outgoing, nowhere, f"sending {len(outgoing)} records back from {self._dlq}")
+
+    async def _send_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        """There are none."""
+
+
+class Replay:
+    """One replay of the letters that `chosen` takes. `page_read` hears of each page of the dead-letter topic."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        judge: Judge,
+        chosen: Selection,
+        *,
+        limit: int | None,
+        now_ms: Callable[[], int],
+        page_read: Callable[[Page], object],
+    ) -> None:
+        self._connection, self._judge, self._chosen = connection, judge, chosen
+        self._limit, self._now_ms, self._page_read = limit, now_ms, page_read
+        self._dlq = connection.kafka.names.dlq
+        self._replays = replays_topic(self._dlq)
+
+    async def rehearse(self, begin: Bounds) -> AsyncGenerator[list[Fate]]:
+        """What would become of each letter. Writes nothing and makes no topic."""
+        async with asyncio.timeout(RECEIPTS_WITHIN_S):
+            known = await read_receipts(self._connection, self._replays)
+        async with aclosing(self._fates(begin, known)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def run(self, begin: Bounds) -> AsyncGenerator[list[Fate]]:
+        """What became of each letter; those that are sent are committed when they are told.
+
+        Raises ShuntError, which says what to do: another replay took over, Kafka was away, a right is missing.
+        """
+        output = ReplayOutput(self._connection, self._dlq, await self._ready())
+        sent = 0
+        try:
+            known = await self._open(output, begin)
+            async with aclosing(self._fates(begin, known)) as chunks:
+                async for chunk in chunks:
+                    sends = [fate for fate in chunk if isinstance(fate, Send)]
+                    if sends:
+                        now_ms = self._now_ms()
+                        receipts = [send.receipt(self._replays, now_ms) for send in sends]
+                        await output.deliver([*(send.outgoing for send in sends), *receipts])
+                        sent += len(sends)
+                    yield chunk
+        except MembershipInterrupted as error:
+            raise ShuntError(
+                f"Kafka did not answer in time, after {sent:,} were sent ({error.message})",
+                advice="run the same command again: nothing is sent twice",
+            ) from error
+        except MembershipLost as error:
+            raise ShuntError(
+                f"another replay of {self._dlq} has begun, or this one stood still for too long; it sent {sent:,}",
+                advice="run the same command again when no other runs: nothing is sent twice",
+            ) from error
+        finally:
+            await output.close()
+
+    async def _ready(self) -> int:
+        """Makes the topic of receipts where there is none; the largest batch that every topic takes."""
+        names = self._connection.kafka.names
+        found = await look_up(self._connection, [self._replays, names.input, names.escalations])
+        if self._replays not in found:
+            planned = TopicPlan(
+                "replays", self._replays, 1, -1, BATCH_BYTES_MAX, "shunt dlq", "shunt dlq", Cleanup.COMPACT
+            )
+            await create(self._connection, [planned])
+        elif found[self._replays].cleanup != Cleanup.COMPACT or found[self._replays].partitions != 1:
+            raise StartError(
+                f"topic {self._replays!r} does not keep what was replayed for ever",
+                advice="give it one partition and cleanup.policy=compact",
+            )
+        return min([BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in found.values())])
+
+    async def _open(self, output: ReplayOutput, begin: Bounds) -> Receipts:
+        """Every receipt there is, when nobody but we can write another."""
+        opened = uuid.uuid4().hex.encode()
+        try:
+            async with asyncio.timeout(OPEN_WITHIN_S):
+                await output.open()
+        except TimeoutError as error:
+            raise MembershipInterrupted(f"opening the producer took longer than {OPEN_WITHIN_S:.0f} s") from error
+        await output.deliver([Outgoing(self._replays, 0, OPENED, opened, ())])
+        try:
+            async with asyncio.timeout(RECEIPTS_WITHIN_S):
+                known = await read_receipts(self._connection, self._replays, opened)
+        except TimeoutError as error:
+            raise MembershipInterrupted(
+                f"reading {self._replays} took longer than {RECEIPTS_WITHIN_S:.0f} s"
+            ) from error
+        await self._forget_expired(output, known, begin)
+        return known
+
+    async def _forget_expired(self, output: ReplayOutput, known: Receipts, begin: Bounds) -> None:
+        """Takes away the receipts of letters that have expired, so that their topic does not grow for ever."""
+        gone = [place for place in known if place[1] < begin.first.get(place[0], 0)]
+        for start in range(0, len(gone), LETTERS_PER_TRANSACTION):
+            part = gone[start : start + LETTERS_PER_TRANSACTION]
+            await output.deliver([Outgoing(self._replays, 0, receipt_key(*place), None, ()) for place in part])
+
+    async def _fates(self, begin: Bounds, known: Receipts) -> AsyncGenerator[list[Fate]]:
+        """The fates of the letters that are chosen, in portions for one transaction each."""
+        left = self._limit
+        async with aclosing(read_letters(self._connection, self._dlq, begin)) as pages:
+            async for page in pages:
+                chunk: list[Fate] = []
+                weight = 0
+                for letter in filter(self._chosen.takes, page.letters):
+                    fate = self._judge.fate(letter, known.get(letter.place))
+                    chunk.append(fate)
+                    if isinstance(fate, Send):
+                        weight += BYTES_PER_TRANSACTION // LETTERS_PER_TRANSACTION + len(letter.value or b"")
+                        left = None if left is None else left - 1
+                    if left == 0 or weight >= BYTES_PER_TRANSACTION:
+                        yield chunk
+                        chunk, weight = [], 0
+                    if left == 0:
+                        return
+                if chunk:
+                    yield chunk
+                self._page_read(page)

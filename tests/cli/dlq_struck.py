@@ -1,0 +1,60 @@
+"""A `shunt` command that is struck down in its replay: python -m tests.cli.dlq_struck SIGNAL POINT NUMBER ARGS...
+
+Points: `opened` (the producer is there), `sent` (records and receipts of the NUMBER-th transaction are acknowledged,
+nothing is committed), `committing` (somewhere in its commit), `committed` (before anybody was told).
+Transactions count from 0, which is the opening one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from stream_app.cli import dlq_sending, main
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+    from stream_app.events import Outgoing
+
+SIGNAL, POINT, NUMBER = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
+COMMIT_TAKES_S = 0.005
+
+
+def strike() -> None:
+    os.kill(os.getpid(), SIGNAL)
+
+
+class Struck(dlq_sending.ReplayOutput):
+    """Sends the process the signal when it comes to the point."""
+
+    number = -1
+
+    async def open(self) -> None:
+        await super().open()
+        if POINT == "opened":
+            strike()
+
+    async def deliver(self, outgoing: Sequence[Outgoing]) -> None:
+        self.number += 1
+        await super().deliver(outgoing)
+        if POINT == "committed" and self.number == NUMBER:
+            strike()
+
+    async def _send_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        await super()._send_offsets(offsets)
+        if self.number == NUMBER and POINT == "sent":
+            strike()
+        if self.number == NUMBER and POINT == "committing":
+            asyncio.get_running_loop().call_later(random.uniform(0, COMMIT_TAKES_S), strike)
+
+
+dlq_sending.ReplayOutput = Struck
+dlq_sending.LETTERS_PER_TRANSACTION = 100
+sys.exit(main(sys.argv[4:]))
