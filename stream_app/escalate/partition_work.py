@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 
-WAITING_RECORDS_MAX = 2_000
-WAITING_BYTES_MAX = 8_000_000
+WAITING_RECORDS_MAX = 1_000
+WAITING_BYTES_MAX = 4_000_000
 """What all partitions of a worker may hold before their events are started. Above its share of either a partition is
 paused; one fetch (`FETCH.records`) may still arrive. Below half of both shares it is resumed."""
 FETCH = FetchBounds(records=500, partition_bytes=128 * 1024, response_bytes=1024 * 1024)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -56,6 +57,8 @@ CUT_MARK = " […]"
 
 BYTES_PER_TOKEN = 3.5
 """Byte-pair encodings make 4 to 5 bytes of English a token, 3 of dense punctuation: an estimate, settled later."""
+FORMATS_KEPT = 256
+"""Sets of labels whose form is made only once: nearly all events share a few."""
 MESSAGE_TOKENS = 24
 """What chat formats add around two messages and the answer's start."""
 SENTENCE_END = re.compile(r"[.!?…]+[\"')\]]*\s|[。!?]|\n")
@@ -119,6 +122,15 @@ class PromptOptions:
     output_tokens_max: int = 300
 
 
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """What is told of the answer's form for one set of labels."""
+
+    in_words: str
+    response_format: dict[str, Any]
+    size_bytes: int
+
+
 class Prompter:
     """Renders requests. `version` changes with anything that changes what the LLM is told."""
 
@@ -131,6 +143,7 @@ class Prompter:
         self._options = options
         self._descriptions = {task: dict(labels) for task, labels in (options.descriptions or {}).items()}
         self.version = self._hash()
+        self._format = lru_cache(FORMATS_KEPT)(self._make_format)
 
     def render(self, escalation: Escalation, event: Event) -> Request:
         """The request for an escalation and its event."""
@@ -139,12 +152,12 @@ class Prompter:
         system = "\n\n".join(self._paragraphs(escalation))
         text = event.text.encode("utf-8", "replace")
         user = f"<event>\n{orjson.dumps({'text': bounded(text, options.text_tokens_max)}).decode()}\n</event>"
-        response_format = options.form.response_format(allowed) if options.json_schema else {"type": "json_object"}
-        total_bytes = len(system.encode()) + len(user.encode()) + len(orjson.dumps(response_format))
+        answer = self._format(tuple(allowed.items()))
+        total_bytes = len(system.encode()) + len(user.encode()) + answer.size_bytes
         return Request(
             system=system,
             user=user,
-            response_format=response_format,
+            response_format=answer.response_format,
             allowed=allowed,
             form=options.form,
             output_tokens_max=options.output_tokens_max,
@@ -161,11 +174,16 @@ class Prompter:
         paragraphs += [self._task(ask) for ask in escalation.asks]
         if self._options.hint and escalation.sure:
             paragraphs.append("\n".join([KNOWN, *(_known(task, answer) for task, answer in escalation.sure.items())]))
-        allowed, form = {ask.task: ask.labels for ask in escalation.asks}, self._options.form
-        paragraphs.append(f"{FORM}\n{form.in_words(allowed)}")
-        if not self._options.json_schema:
-            paragraphs.append(f"{SCHEMA}\n{orjson.dumps(form.schema(allowed)).decode()}")
+        paragraphs.append(self._format(tuple((ask.task, ask.labels) for ask in escalation.asks)).in_words)
         return paragraphs
+
+    def _make_format(self, allowed: tuple[tuple[str, tuple[str, ...]], ...]) -> _Format:
+        options, labels = self._options, dict(allowed)
+        in_words = f"{FORM}\n{options.form.in_words(labels)}"
+        if not options.json_schema:
+            in_words += f"\n\n{SCHEMA}\n{orjson.dumps(options.form.schema(labels)).decode()}"
+        response_format = options.form.response_format(labels) if options.json_schema else {"type": "json_object"}
+        return _Format(in_words, response_format, len(orjson.dumps(response_format)))
 
     def _task(self, ask: Ask) -> str:
         """One task's paragraph: its labels, and the hint over those the LLM may answer."""
