@@ -25,6 +25,8 @@ class Recent:
     corrections: int = 0
     uncertified: int = 0
     cost_usd: float = 0.0
+    calls: int = 0
+    """Decisions that paid for a call; one answered from the cache did not."""
     first_ms: int | None = None
     last_ms: int | None = None
 
@@ -36,6 +38,7 @@ class Recent:
     def _add(self, decision: DecisionMessage) -> None:
         if decision.usage is not None:
             self.cost_usd += decision.usage.cost_usd
+            self.calls += not decision.usage.cached
         if decision.kind == "correction":
             self.corrections += 1
         if decision.kind != "final":
@@ -63,6 +66,18 @@ class Recent:
     def escalated_share(self) -> float | None:
         """Share of finals that the LLM took part in, or was to and could not; None without finals."""
         return (self.by["llm"] + self._degraded_small) / self.finals if self.finals else None
+
+    @property
+    def saved_usd_estimate(self) -> float | None:
+        """What asking the LLM about everything would have cost more, at the mean price of the calls that were paid.
+
+        None where no call was. An estimate: texts that the small models decided may be shorter, and a plain prompt
+        has no hint.
+        """
+        if not self.calls:
+            return None
+        unasked = self.finals - self.by["llm"] - self._degraded_small
+        return unasked * self.cost_usd / self.calls
 
     @property
     def _degraded_small(self) -> int:

@@ -104,6 +104,7 @@ def _as_json(report: Report, settings: Settings) -> dict[str, object]:
             "corrections": decided.corrections,
             "uncertified": decided.uncertified,
             "cost_usd": decided.cost_usd,
+            "saved_usd_estimate": decided.saved_usd_estimate,
         },
         "budget": {
             "usd_per_hour": settings.llm.usd_per_hour,
@@ -158,7 +159,12 @@ def _decisions(decided: Recent) -> list[str]:
     degraded = ", ".join(f"{count:,} {why}" for why, count in decided.degraded.most_common()) or "none"
     return [
         f"decisions     the newest {decided.finals:,}: {by}{rate}",
-        f"escalated     {decided.escalated_share or 0:.1%}, LLM calls ${decided.cost_usd:.4f}",
+        f"escalated     {decided.escalated_share or 0:.1%}, LLM calls ${decided.cost_usd:.4f}{_saved(decided)}",
         f"degraded      {degraded}",
         f"uncertified   {decided.uncertified:,}",
     ]
+
+
+def _saved(decided: Recent) -> str:
+    saved_usd = decided.saved_usd_estimate
+    return "" if saved_usd is None else f"; about ${saved_usd:.4f} saved against asking the LLM about all (estimate)"

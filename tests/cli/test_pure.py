@@ -182,9 +182,22 @@ def test_recent_decisions_are_counted_by_what_they_are() -> None:
     assert recent.corrections == 1
     assert recent.uncertified == 1
     assert recent.cost_usd == 1.0
+    assert recent.saved_usd_estimate == 1.0  # two that nobody asked about, at half a dollar
     assert recent.per_s == 3 / 4
     assert Recent().escalated_share is None
     assert Recent().per_s is None
+    assert Recent().saved_usd_estimate is None
+
+
+def test_an_answer_from_the_cache_is_no_price() -> None:
+    """What was not paid for says nothing about what a call costs."""
+    cached = {
+        "model": "m", "prompt_version": "1", "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0,
+        "latency_ms": 1.0, "cached": True, "request_id": None,
+    }  # fmt: skip
+    recent = Recent()
+    recent.add([decision(0), decision(1, decided_by="llm", usage=cached, certified=None)])
+    assert recent.saved_usd_estimate is None
 
 
 def test_a_table_is_aligned_and_numbers_stand_at_the_right() -> None:
