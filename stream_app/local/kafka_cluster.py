@@ -17,7 +17,7 @@ from stream_app.local.kafka_server import READY_DEADLINE_S, KafkaServer, Node, P
 from stream_app.local.ports import ClaimedPort, claim_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from stream_app.local.jars import Progress
@@ -124,9 +124,19 @@ class KafkaCluster:
         """The id that every broker is formatted with, kept in a file: some may be formatted in a later start."""
         kept = self._folder / "kafka-cluster-id"
         if not kept.exists():
-            # As Kafka writes them: 16 bytes in URL-safe base64 without padding.
-            kept.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), encoding="utf-8")
+            kept.write_text(kafka_uuid(uuid.uuid4), encoding="utf-8")
         return kept.read_text(encoding="utf-8")
+
+
+def kafka_uuid(draw: Callable[[], uuid.UUID]) -> str:
+    """An id as Kafka writes them: 16 bytes in URL-safe base64 without padding.
+
+    Never one that begins with a dash (one in 64 would): Kafka's own tools take it for an option, and Kafka draws
+    again as well (`org.apache.kafka.common.Uuid.randomUuid`).
+    """
+    while (written := base64.urlsafe_b64encode(draw().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return written
 
 
 async def _in_sync(node_id: int, port: int) -> bool | None:
