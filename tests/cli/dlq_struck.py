@@ -2,7 +2,8 @@
 
 Points: `opened` (the producer is there), `sent` (records and receipts of the NUMBER-th transaction are acknowledged,
 nothing is committed), `committing` (somewhere in its commit), `committed` (before anybody was told).
-Transactions count from 0, which is the opening one.
+Transactions count from 0, which is the opening one. The variable WITHOUT takes a safeguard out: `fencing` (each
+process has a transactional id of its own) or `together` (receipts commit after the records).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 from stream_app.cli import dlq_sending, main
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
     from stream_app.events import Outgoing
+    from stream_app.kafka.connection import Connection
 
+WITHOUT = os.environ.get("WITHOUT")
 SIGNAL, POINT, NUMBER = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
 COMMIT_TAKES_S = 0.005
 
@@ -36,6 +40,11 @@ class Struck(dlq_sending.ReplayOutput):
 
     number = -1
 
+    def __init__(self, connection: Connection, dlq: str, batch_bytes_max: int) -> None:
+        super().__init__(connection, dlq, batch_bytes_max)
+        if WITHOUT == "fencing":
+            self._producer = connection.transactional_producer(uuid.uuid4().hex, batch_bytes_max)
+
     async def open(self) -> None:
         await super().open()
         if POINT == "opened":
@@ -43,6 +52,11 @@ class Struck(dlq_sending.ReplayOutput):
 
     async def deliver(self, outgoing: Sequence[Outgoing]) -> None:
         self.number += 1
+        if WITHOUT == "together":
+            await super().deliver([record for record in outgoing if not record.topic.endswith("-replays")])
+            if POINT == "between" and self.number == NUMBER:
+                strike()
+            outgoing = [record for record in outgoing if record.topic.endswith("-replays")]
         await super().deliver(outgoing)
         if POINT == "committed" and self.number == NUMBER:
             strike()

@@ -108,17 +108,17 @@ class Dlq:
         """`shunt ...` as a process that goes on."""
         return self._popen(command(*arguments))
 
-    def struck(self, how: str, point: str, number: int, *arguments: str) -> subprocess.Popen[bytes]:
+    def struck(
+        self, how: str, point: str, number: int, *arguments: str, without: str = ""
+    ) -> subprocess.Popen[bytes]:
         """`shunt dlq replay` that is struck down at a point; a hundred letters a transaction."""
-        return self._popen(
-            [sys.executable, "-m", "tests.cli.dlq_struck", how, point, str(number), "dlq", "replay", *arguments]
-        )
+        line = [sys.executable, "-m", "tests.cli.dlq_struck", how, point, str(number), "dlq", "replay", *arguments]
+        return self._popen(line, WITHOUT=without)
 
-    def _popen(self, line: list[str]) -> subprocess.Popen[bytes]:
+    def _popen(self, line: list[str], **variables: str) -> subprocess.Popen[bytes]:
+        env = environment(PYTHONPATH=str(ROOT), **variables)
         with (self.folder / "out.log").open("ab") as log:
-            process = subprocess.Popen(
-                line, cwd=self.folder, env=environment(PYTHONPATH=str(ROOT)), stdout=log, stderr=subprocess.PIPE
-            )
+            process = subprocess.Popen(line, cwd=self.folder, env=env, stdout=log, stderr=subprocess.PIPE)
         self.processes.append(process)
         return process
 
@@ -366,15 +366,19 @@ def test_killed_at_any_time_until_it_is_done(dlq: Dlq, seed: int) -> None:
     dlq.each_once(3_000)
 
 
-def test_a_stalled_replay_that_wakes_up_sends_nothing_twice(dlq: Dlq) -> None:
+def stopped(dlq: Dlq, point: str, without: str = "") -> subprocess.Popen[bytes]:
+    """A replay that stands still at its second hundred of letters."""
+    process = dlq.struck("SIGSTOP", point, 2, without=without)
+    until(lambda: _state(process.pid) == "T", "the replay stands still")
+    return process
+
+
+@pytest.mark.parametrize(("point", "before"), [("sent", 100), ("committed", 200)])
+def test_a_stalled_replay_that_wakes_up_sends_nothing_twice(dlq: Dlq, point: str, before: int) -> None:
     """It is fenced by the one that began meanwhile, says so in one line, and ends with status 1."""
     dlq.bury(600)
-    stalled = dlq.struck("SIGSTOP", "sent", 2)
-    deadline = time.monotonic() + WAIT_S
-    while _state(stalled.pid) != "T":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert len(dlq.counted()) == 100
+    stalled = stopped(dlq, point)
+    assert len(dlq.counted()) == before
     assert dlq.shunt("replay").status == 0
     dlq.each_once(600)
     stalled.send_signal(signal.SIGCONT)
@@ -383,6 +387,25 @@ def test_a_stalled_replay_that_wakes_up_sends_nothing_twice(dlq: Dlq) -> None:
     assert said.decode().count("\n") == 1
     assert "another replay" in said.decode()
     dlq.each_once(600)
+
+
+def test_without_fencing_the_count_finds_doubles(dlq: Dlq) -> None:
+    """What the test above shows is the fence's work: with an id for each process the stalled one goes on sending."""
+    dlq.bury(600)
+    stalled = stopped(dlq, "committed", without="fencing")
+    assert dlq.shunt("replay").status == 0
+    stalled.send_signal(signal.SIGCONT)
+    stalled.communicate(timeout=WAIT_S)
+    assert max(dlq.counted().values()) == 2
+
+
+def test_without_one_transaction_the_count_finds_doubles(dlq: Dlq) -> None:
+    """Receipts that commit by themselves are missing for what was sent when the process was killed."""
+    dlq.bury(600)
+    struck = dlq.struck("SIGKILL", "between", 2, without="together")
+    assert struck.wait(WAIT_S) == -signal.SIGKILL
+    assert dlq.shunt("replay").status == 0
+    assert max(dlq.counted().values()) == 2
 
 
 def test_several_at_once_send_each_letter_once(dlq: Dlq) -> None:
