@@ -105,12 +105,13 @@ async def read_letter(connection: Connection, topic: str, partition: int, offset
 
 
 async def read_receipts(connection: Connection, topic: str, opened: bytes | None = None) -> Receipts:
-    """The receipts on `topic`; none where it does not exist.
+    """The receipts on `topic` to the end that it has now; none where it does not exist.
 
-    To the end that the topic has now, or, with `opened`, until the opening record of that value has come: then
-    nothing that was committed before it is missing, whatever end a new leader tells. The caller sets the deadline.
+    With `opened`, until the opening record of that value has come: then nothing that was committed before it is
+    missing, whatever end a new leader tells; raises StartError where the topic is not found. The caller sets the
+    deadline.
     """
-    if topic not in await connection.topics([topic]):
+    if opened is None and topic not in await connection.topics([topic]):
         return {}
     found: Receipts = {}
     async with aclosing(read_topic(connection, topic, to_end=opened is None)) as batches:

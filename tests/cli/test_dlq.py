@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import click
+import jsonschema
 import pytest
 from aiokafka.structs import ConsumerRecord
 from click.testing import CliRunner
@@ -29,6 +30,7 @@ from stream_app.errors import UnreadableRecord
 from stream_app.events import Answer, Ask, Escalation, Source
 from stream_app.kafka.connection import TopicFacts
 from stream_app.settings import Kafka
+from tests.messages.test_asyncapi import headers_schema
 
 NAMES = Kafka(input_topic="reviews").names
 THERE = {name: TopicFacts(name, 3, 10_000) for name in (NAMES.input, NAMES.escalations)}
@@ -83,6 +85,16 @@ def test_a_mark_is_the_only_thing_added_and_comes_off_again(headers, attempt):
     behind = (("shunt-escalation", b"{}"),)
     assert read_mark((*sent, *behind)) == (mark, (*headers, *behind))
     assert marked(sent, later) == marked(headers, later)
+
+
+@pytest.mark.parametrize("message", ["event", "cloudEventBinary", "cloudEventStructured"])
+def test_the_marks_are_those_of_the_asyncapi_document(message):
+    """Who reads the input topic finds them described."""
+    told = headers_schema(message)["properties"]
+    for name, value in marked((), ReplayMark("reviews-dlq/1/17", 12)):
+        jsonschema.validate(value.decode(), told[name])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate("0", told["shunt-replay-attempt"])
 
 
 def test_a_header_of_the_users_that_has_our_name_is_no_mark():

@@ -18,7 +18,9 @@ from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 
+from stream_app.cli.dlq_reading import read_receipts
 from stream_app.codec import Cause, dead_letter, decode_dead_letter
+from stream_app.errors import StartError
 from stream_app.events import Source
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
@@ -315,6 +317,13 @@ def test_a_topic_of_receipts_that_forgets_is_refused(dlq: Dlq, make_topic: Calla
     assert ran.status == 1
     assert "cleanup.policy=compact" in ran.err
     assert dlq.replayed() == []
+
+
+def test_receipts_that_cannot_be_found_are_never_taken_for_none(dlq: Dlq) -> None:
+    """A broker that does not know their topic yet fails the replay: without receipts all would be sent again."""
+    with pytest.raises(StartError):
+        run_apart(read_receipts(Connection(dlq.settle().kafka), dlq.replays, b"opened"))
+    assert run_apart(read_receipts(Connection(dlq.settle().kafka), dlq.replays)) == {}
 
 
 # At most once
