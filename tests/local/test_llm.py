@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import openai
@@ -15,62 +15,10 @@ import pytest
 from stream_app.local.llm.asked import sha256
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.llm_server import LlmServer
-from tests.stand_in import StandIn
+from tests.local.llm_client import FORM, SCHEMA, StandInClient, messages_about
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from stream_app.local.stack import Stack
-
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "reason": {"type": "string"},
-        "sentiment": {"type": "string", "enum": ["negative", "positive"]},
-        "toxicity": {"type": "string", "enum": ["clean", "toxic"]},
-    },
-    "required": ["reason", "sentiment", "toxicity"],
-    "additionalProperties": False,
-}
-FORM = {"type": "json_schema", "json_schema": {"name": "labels", "strict": True, "schema": SCHEMA}}
-
-
-def messages_about(text: str) -> list[dict[str, str]]:
-    """The messages as the LLM lane writes them."""
-    return [
-        {"role": "system", "content": "Label the text between <event> and </event>."},
-        {"role": "user", "content": f"<event>\n{json.dumps({'text': text})}\n</event>"},
-    ]
-
-
-class StandInClient:
-    """An OpenAI client of a stand-in, and its admin side."""
-
-    def __init__(self, base_url: str) -> None:
-        self.openai = openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=5)
-        self._stand_in = StandIn(base_url)
-
-    async def ask(self, text: str, **more: Any) -> Any:
-        given = {"model": "some-model", "response_format": FORM, "max_completion_tokens": 50} | more
-        return await self.openai.chat.completions.create(messages=messages_about(text), **given)
-
-    async def labels(self, text: str) -> dict[str, str]:
-        return json.loads((await self.ask(text)).choices[0].message.content)
-
-    async def admin(self, method: str, path: str, body: dict | None = None) -> dict:
-        return await asyncio.to_thread(self._stand_in.admin, path, body, method)
-
-
-@pytest.fixture
-async def llm(stack: Stack) -> AsyncIterator[StandInClient]:
-    """The run's stand-in as new: no faults, no limits, no calls, no latency."""
-    client = StandInClient(stack.llm_base_url)
-    await client.admin("POST", "reset")
-    await client.admin("POST", "latency", {"median_ms": 0})
-    yield client
-    await client.admin("POST", "reset")
-    await client.openai.close()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def read_request(body: bytes, headers: Mapping[str, str]) -> Asked:
     )
 
 
+def api_key(headers: Mapping[str, str]) -> str:
+    """The key a call is made with: OpenAI's bearer token, or what Azure OpenAI takes; empty where there is none."""
+    return headers.get("authorization", "").removeprefix("Bearer ") or headers.get("api-key", "")
+
+
 def event_text(message: str) -> str:
     """The text to judge in a user message: what stands between the lines `<event>` and `</event>`.
 

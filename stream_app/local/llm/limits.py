@@ -1,68 +1,230 @@
-"""The stand-in's own rate limits: token buckets, as the OpenAI API describes its limits."""
+"""The stand-in's rate limits: token bucket, fixed window, sliding log. Pure: time is an argument.
+
+Each counts units (requests, or tokens) against so many a minute, and is strict in its own sense:
+
+    token bucket    over every window of T seconds: taken - given back <= rate * T + what `burst_s` seconds bring,
+                    or one call where that is more; it is full at first
+    fixed window    over every minute of the clock: taken <= the limit
+    sliding log     over every window of 60 s, wherever it begins: taken <= the limit
+
+A call that takes more than a minute's limit never passes. In a bucket, one that takes more than the bucket holds
+passes when it is full, and takes the level below zero. Times are in seconds on a clock that does not go back.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
 
 WINDOW_S = 60.0
+ROUNDING = 1e-9
+"""Levels of a bucket are floats: what lacks less than this part of its size lacks nothing."""
+
+
+class LimitKind(StrEnum):
+    """How a limit counts."""
+
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a name
+    FIXED_WINDOW = "fixed_window"
+    SLIDING_LOG = "sliding_log"
+
+
+@dataclass(slots=True, eq=False)
+class Charge:
+    """What one call holds of one limit, since `at_s`."""
+
+    at_s: float
+    units: int
+
+
+class Limit(Protocol):
+    """So many units a minute."""
+
+    per_minute: int
+
+    def wait_s(self, units: int, now_s: float) -> float:
+        """0 where `units` may be taken now, else how long until they may, if nobody else takes any; inf for never."""
+        ...
+
+    def take(self, units: int, now_s: float) -> Charge:
+        """Count `units`, whether there is room or not."""
+        ...
+
+    def settle(self, charge: Charge, units: int, now_s: float) -> None:
+        """The call took `units` in the end: the difference is given back, or taken on top."""
+        ...
+
+    def remaining(self, now_s: float) -> int:
+        """How much may be taken at once."""
+        ...
+
+    def reset_s(self, now_s: float) -> float:
+        """How long until it is as if nothing had ever been taken, if nothing more is."""
+        ...
+
+    def retune(self, per_minute: int, burst_s: float, now_s: float) -> None:
+        """Another limit from now on; what was taken stays taken."""
+        ...
 
 
 @dataclass(slots=True)
-class Bucket:
-    """So many units a minute. It holds at most what `burst_s` seconds bring, and is full at first.
-
-    A limit of 0 is no limit. Time is an argument, in seconds on any clock that does not go back.
-    """
+class TokenBucket:
+    """Refilled steadily; holds at most what `burst_s` seconds bring, and never less than one unit."""
 
     per_minute: int
     burst_s: float = WINDOW_S
     _level: float = 0.0
-    _filled_at: float | None = None
+    _filled_at_s: float | None = None
 
     @property
     def capacity(self) -> float:
-        """The most it holds; never less than one unit, or nothing would ever pass."""
+        """The most it holds."""
         return max(1.0, self.per_minute * self.burst_s / WINDOW_S)
 
-    def wait_s(self, units: float, now: float) -> float:
-        """Seconds until `units` can be taken; 0 when they can be now. More than it ever holds waits until full."""
-        if not self.per_minute:
-            return 0.0
-        self._fill(now)
+    def wait_s(self, units: int, now_s: float) -> float:
+        if units > self.per_minute:
+            return math.inf
+        self._fill(now_s)
         lacking = min(units, self.capacity) - self._level
-        return max(0.0, lacking * WINDOW_S / self.per_minute)
+        return lacking * WINDOW_S / self.per_minute if lacking > ROUNDING * self.capacity else 0.0
 
-    def take(self, units: float, now: float) -> None:
-        """Take `units`; negative ones are given back. The level may fall below zero."""
-        if self.per_minute:
-            self._fill(now)
-            self._level = min(self.capacity, self._level - units)
+    def take(self, units: int, now_s: float) -> Charge:
+        self._fill(now_s)
+        self._level -= units
+        return Charge(now_s, units)
 
-    def headers(self, kind: str, now: float) -> dict[str, str]:
-        """`x-ratelimit-*` headers for this limit (kind `requests` or `tokens`); none without a limit."""
-        if not self.per_minute:
-            return {}
-        self._fill(now)
-        until_full_s = (self.capacity - self._level) * WINDOW_S / self.per_minute
-        return {
-            f"x-ratelimit-limit-{kind}": str(self.per_minute),
-            f"x-ratelimit-remaining-{kind}": str(max(0, int(self._level))),
-            f"x-ratelimit-reset-{kind}": go_duration(until_full_s),
-        }
+    def settle(self, charge: Charge, units: int, now_s: float) -> None:
+        self._fill(now_s)
+        self._level = min(self.capacity, self._level + charge.units - units)
+        charge.units = units
 
-    def _fill(self, now: float) -> None:
-        if self._filled_at is None:
+    def remaining(self, now_s: float) -> int:
+        self._fill(now_s)
+        return max(0, int(self._level + ROUNDING * self.capacity))
+
+    def reset_s(self, now_s: float) -> float:
+        self._fill(now_s)
+        return (self.capacity - self._level) * WINDOW_S / self.per_minute
+
+    def retune(self, per_minute: int, burst_s: float, now_s: float) -> None:
+        self._fill(now_s)
+        self.per_minute, self.burst_s = per_minute, burst_s
+        self._level = min(self._level, self.capacity)
+
+    def _fill(self, now_s: float) -> None:
+        if self._filled_at_s is None:
             self._level = self.capacity
         else:
-            gained = (now - self._filled_at) * self.per_minute / WINDOW_S
+            gained = (now_s - self._filled_at_s) * self.per_minute / WINDOW_S
             self._level = min(self.capacity, self._level + gained)
-        self._filled_at = now
+        self._filled_at_s = now_s
 
 
-def go_duration(seconds: float) -> str:
-    """Seconds as the API's headers write them: `12ms`, `1.5s`, `6m0s`."""
-    if seconds < 1:
-        return f"{round(seconds * 1000)}ms"
-    minutes, rest = divmod(seconds, 60)
-    short = f"{rest:.3f}".rstrip("0").rstrip(".")
-    return f"{int(minutes)}m{short}s" if minutes else f"{short}s"
+@dataclass(slots=True)
+class FixedWindow:
+    """Counts anew with every minute of the clock. What is given back counts only within its own minute."""
+
+    per_minute: int
+    _window: int = 0
+    _used: int = 0
+
+    def wait_s(self, units: int, now_s: float) -> float:
+        if units > self.per_minute:
+            return math.inf
+        self._turn(now_s)
+        return 0.0 if self._used + units <= self.per_minute else (self._window + 1) * WINDOW_S - now_s
+
+    def take(self, units: int, now_s: float) -> Charge:
+        self._turn(now_s)
+        self._used += units
+        return Charge(now_s, units)
+
+    def settle(self, charge: Charge, units: int, now_s: float) -> None:
+        self._turn(now_s)
+        if charge.at_s // WINDOW_S == self._window:
+            self._used += units - charge.units
+        charge.units = units
+
+    def remaining(self, now_s: float) -> int:
+        self._turn(now_s)
+        return max(0, self.per_minute - self._used)
+
+    def reset_s(self, now_s: float) -> float:
+        self._turn(now_s)
+        return (self._window + 1) * WINDOW_S - now_s if self._used else 0.0
+
+    def retune(self, per_minute: int, burst_s: float, now_s: float) -> None:
+        del burst_s, now_s  # a window has no burst
+        self.per_minute = per_minute
+
+    def _turn(self, now_s: float) -> None:
+        window = int(now_s // WINDOW_S)
+        if window != self._window:
+            self._window, self._used = window, 0
+
+
+@dataclass(slots=True)
+class SlidingLog:
+    """Remembers every charge for 60 s. A charge at t counts until just before t + 60."""
+
+    per_minute: int
+    _held: deque[Charge] = field(default_factory=deque[Charge])
+    _used: int = 0
+
+    def wait_s(self, units: int, now_s: float) -> float:
+        if units > self.per_minute:
+            return math.inf
+        self._expire(now_s)
+        over = self._used + units - self.per_minute
+        if over <= 0:
+            return 0.0
+        for charge in self._held:
+            over -= charge.units
+            if over <= 0:
+                return charge.at_s + WINDOW_S - now_s
+        raise AssertionError("with nothing held there is room for a minute's limit")
+
+    def take(self, units: int, now_s: float) -> Charge:
+        self._expire(now_s)
+        charge = Charge(now_s, units)
+        self._held.append(charge)
+        self._used += units
+        return charge
+
+    def settle(self, charge: Charge, units: int, now_s: float) -> None:
+        self._expire(now_s)
+        if charge.at_s + WINDOW_S > now_s:
+            self._used += units - charge.units
+        charge.units = units
+
+    def remaining(self, now_s: float) -> int:
+        self._expire(now_s)
+        return max(0, self.per_minute - self._used)
+
+    def reset_s(self, now_s: float) -> float:
+        self._expire(now_s)
+        return self._held[-1].at_s + WINDOW_S - now_s if self._held else 0.0
+
+    def retune(self, per_minute: int, burst_s: float, now_s: float) -> None:
+        del burst_s, now_s  # a log has no burst
+        self.per_minute = per_minute
+
+    def _expire(self, now_s: float) -> None:
+        while self._held and self._held[0].at_s + WINDOW_S <= now_s:
+            self._used -= self._held.popleft().units
+
+
+def new_limit(kind: LimitKind, per_minute: int, burst_s: float) -> Limit | None:
+    """A limit of which nothing is taken yet; None for 0, which is no limit."""
+    if not per_minute:
+        return None
+    match kind:
+        case LimitKind.TOKEN_BUCKET:
+            return TokenBucket(per_minute, burst_s)
+        case LimitKind.FIXED_WINDOW:
+            return FixedWindow(per_minute)
+        case LimitKind.SLIDING_LOG:
+            return SlidingLog(per_minute)

@@ -28,7 +28,9 @@ TOXIC_FROM = 1.0  # toxic words that make a text toxic
 PLAIN_STRING = "answered by a fixed rule"  # for fields that are no labels: a reason, a summary
 DEPTH_MAX = 16  # of nested schemas
 
-_WORDS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+KNOWN = TURNS | NEGATIONS | POSITIVE | NEGATIVE | TOXIC
+
+_WORDS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _STARS = re.compile(r"\b([0-9]|10)\s*(?:/|out of)\s*(5|10)\b")
 
 
@@ -45,8 +47,11 @@ def read_text(text: str) -> Reading:
     """Read a text once; every question about it is answered from this."""
     sentiment, toxic, weight = 0.0, 0.0, 1.0
     negated_for = 0
-    words = [word.lower().replace("\u2019", "'") for word in _WORDS.findall(text)]
+    words = [word.lower() for word in _WORDS.findall(text.replace("\u2019", "'"))]
     for word in words:
+        if word not in KNOWN and not word.endswith("n't"):  # most words: looked up once, not five times
+            negated_for -= negated_for > 0
+            continue
         if word in TURNS:
             weight, negated_for = TURN_WEIGHT, 0
         elif word in NEGATIONS or word.endswith("n't"):
@@ -55,7 +60,7 @@ def read_text(text: str) -> Reading:
         polarity = (word in POSITIVE) - (word in NEGATIVE)
         sentiment += weight * (-polarity if negated_for else polarity)
         toxic += word in TOXIC and not negated_for
-        negated_for = max(0, negated_for - 1)
+        negated_for -= negated_for > 0
     sentiment += sum(sign in text for sign in POSITIVE_SIGNS) - sum(sign in text for sign in NEGATIVE_SIGNS)
     for given, most in _STARS.findall(text):
         sentiment += 4.0 * (int(given) / int(most) - 0.5)
