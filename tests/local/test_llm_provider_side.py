@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import openai
 import pytest
 
+from stream_app.local.llm import admin
 from stream_app.local.llm import calls as call_log
 from stream_app.local.llm.calls import Call, CallLog, shown
+from stream_app.local.llm.faults import FaultKind
 from stream_app.local.llm.headers import HeaderStyle, go_duration
 from stream_app.local.llm.limits import LimitKind
 from stream_app.local.llm.options import StandInOptions, from_argv
 from stream_app.local.llm.provider import TokenAdmission
 from tests.local.llm_client import FORM, StandInClient, messages_about
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[2]
 
 
 async def flood(llm: StandInClient, number: int, **more: Any) -> list[Any]:
@@ -261,6 +263,18 @@ async def test_the_log_has_every_request_and_what_it_was_charged(llm: StandInCli
     assert newer["next"] == limited["number"] + 1
 
 
+def test_the_reference_names_everything() -> None:
+    """docs/stand-in.md has every flag, route, fault, header style and field of a call."""
+    text = (ROOT / "docs" / "stand-in.md").read_text()
+    flags = {part.split("=")[0] for part in StandInOptions().to_argv()}
+    routes = re.findall(r"^(?:GET|POST|DELETE)\s+/admin/\w+", admin.__doc__ or "", re.MULTILINE)
+    assert len(routes) == 10
+    fields = Call(1, 1.0, "k").as_json(0.0)
+    names = [*fields, *FaultKind, *HeaderStyle, *LimitKind, *TokenAdmission, *flags, "--replay", "--replay-name"]
+    assert [name for name in names if f"`{name}`" not in text and f"`{name} " not in text] == []
+    assert [route for route in routes if " ".join(route.split()) not in text] == []
+
+
 async def test_what_is_in_flight_is_reserved(llm: StandInClient) -> None:
     """A call in the air stands in the account with the most it can cost; one that its client left is paid for."""
     await llm.tell("prices", usd_per_million_input=0, usd_per_million_output=1_000)
@@ -300,6 +314,8 @@ async def test_a_reset_leaves_calls_in_the_air_behind(llm: StandInClient) -> Non
         ("limits", {"kind": "leaky"}),
         ("limits", {"requests": 3}),
         ("limits", {"requests_per_minute": -3}),
+        ("limits", {"requests_per_minute": 0.5}),
+        ("limits", {"requests_per_minute": "60"}),
         ("headers", {"style": "anthropic"}),
         ("latency", {"median_ms": -1}),
         ("latency", {"sigma": 1}),

@@ -82,6 +82,8 @@ class Admin:
         admission = TokenAdmission(changed.pop("token_admission", provider.admission))
         if "kind" in changed:
             changed["kind"] = LimitKind(changed["kind"])
+        for name in changed.keys() & {"requests_per_minute", "tokens_per_minute"}:
+            changed[name] = _whole(changed[name])
         limits.retune(replace(limits.rates, **changed), now_s())
         provider.admission = admission
 
@@ -120,3 +122,10 @@ def _object(given: Any) -> Json:
     if not isinstance(given, dict):
         raise TypeError("the body must be an object")
     return cast("Json", given)
+
+
+def _whole(given: Any) -> int:
+    """A limit as callers write it, 600 or 600.0."""
+    if isinstance(given, bool) or int(given) != given:
+        raise ValueError(f"a limit is a whole number, not {given!r}")
+    return int(given)

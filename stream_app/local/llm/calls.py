@@ -10,7 +10,7 @@ from typing import Any
 from stream_app.local.llm.provider import PICO
 
 KEPT_MAX = 500_000
-"""The newest so many calls are kept, about 350 MB; sums go on beyond them."""
+"""The newest so many calls are kept, about 370 MB; sums go on beyond them."""
 KEY_CHARS_MAX = 24
 """A longer key may be a real one, sent here by mistake: of those, the list shows the ends."""
 
