@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.local.llm.account import Prices
 from stream_app.local.llm.limits import LimitKind
 from stream_app.local.llm.provider import (
     KEYS_MAX,
     OTHER_KEYS,
     Admission,
-    Prices,
     Provider,
     QuotaSpent,
     RateLimited,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from stream_app.local.llm.provider import PICO
+from stream_app.local.llm.account import PICO
 
 KEPT_MAX = 500_000
 """The newest so many calls are kept, about 370 MB; sums go on beyond them."""

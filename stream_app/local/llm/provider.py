@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from stream_app.local.llm.account import PICO, Account, Prices
 from stream_app.local.llm.limits import LimitKind, new_limit
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 KEYS_MAX = 1_000
 OTHER_KEYS = "(other keys)"
 """Keys beyond the first `KEYS_MAX` share one account."""
-PICO = 1_000_000_000_000
-"""Money is counted in whole millionths of a millionth of a dollar, so that sums are exact."""
 
 
 class TokenAdmission(StrEnum):
@@ -39,19 +38,6 @@ class Rates:
     def __post_init__(self) -> None:
         if min(self.requests_per_minute, self.tokens_per_minute, self.burst_s) < 0 or not math.isfinite(self.burst_s):
             raise ValueError("a limit is not below 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Dollars per million tokens."""
-
-    usd_per_million_input: float = 0.0
-    usd_per_million_output: float = 0.0
-
-    def pico(self, input_tokens: int, output_tokens: int) -> int:
-        """What so many tokens cost, in picodollars. Prices count to the millionth of a dollar."""
-        per_input, per_output = round(self.usd_per_million_input * 1e6), round(self.usd_per_million_output * 1e6)
-        return input_tokens * per_input + output_tokens * per_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,47 +80,6 @@ class RateLimits:
         if self.tokens is None or (wait_s := self.tokens.wait_s(tokens, now_s)) <= (worst.wait_s if worst else 0):
             return worst
         return RateLimited("tokens", self.tokens.per_minute, tokens, wait_s)
-
-
-@dataclass(slots=True)
-class Account:
-    """What was spent, and the most that the calls in flight can cost yet."""
-
-    spent_pico: int = 0
-    reserved_pico: int = 0
-    most_pico: int = 0
-    admitted: int = 0
-    in_flight: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def reserve(self, pico: int) -> None:
-        """A call was let in that costs at most so much."""
-        self.admitted += 1
-        self.in_flight += 1
-        self.reserved_pico += pico
-        self.most_pico = max(self.most_pico, self.spent_pico + self.reserved_pico)
-
-    def spend(self, reserved_pico: int, pico: int, input_tokens: int, output_tokens: int) -> None:
-        """Such a call has ended."""
-        self.in_flight -= 1
-        self.reserved_pico -= reserved_pico
-        self.spent_pico += pico
-        self.most_pico = max(self.most_pico, self.spent_pico + self.reserved_pico)
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
-
-    def as_json(self) -> dict[str, Any]:
-        """In dollars. `spent_and_reserved_max_usd` is the highest that the sum of both ever was."""
-        return {
-            "spent_usd": self.spent_pico / PICO,
-            "reserved_usd": self.reserved_pico / PICO,
-            "spent_and_reserved_max_usd": self.most_pico / PICO,
-            "admitted": self.admitted,
-            "in_flight": self.in_flight,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-        }
 
 
 class KeyAccount(Account):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from stream_app.local.llm.account import Prices
 from stream_app.local.llm.calls import CallLog
 from stream_app.local.llm.chance import Times
 from stream_app.local.llm.faults import Faults
 from stream_app.local.llm.headers import HeaderRules
 from stream_app.local.llm.latency import Latency
-from stream_app.local.llm.provider import Prices, Provider, Rates
+from stream_app.local.llm.provider import Provider, Rates
 
 if TYPE_CHECKING:
     from stream_app.local.llm.options import StandInOptions
