@@ -12,6 +12,7 @@ import orjson
 from stream_app.classify.triton import TritonModels
 from stream_app.cli.calibrate import calibrated_tasks
 from stream_app.cli.configured import configured
+from stream_app.cli.evaluate_live import LiveOptions, RoutedFile, evaluate_live, require_llm, with_live_options
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.routing.decide import Routed, TaskRouter
@@ -31,9 +32,11 @@ from stream_app.training.scoring import route
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write each row's outcome here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@with_live_options
 @configured
 def evaluate(
     settings: Settings,
+    live: LiveOptions | None,
     file: Path,
     policy_file: Path,
     name: str | None,
@@ -41,17 +44,28 @@ def evaluate(
     half: Half | None,
     out: Path | None,
     as_json: bool,
-) -> None:
-    """Decide the labelled rows of FILE (JSON Lines, .gz too) by a policy and compare with their labels."""
+) -> int:
+    """Decide the labelled rows of FILE (JSON Lines, .gz too) by a policy and compare with their labels.
+
+    With --live the LLM of the settings is asked about the rows that the policy escalates, in several ways, and the
+    report says what the hint and the pruning of labels are worth.
+    """
+    if live is not None:
+        require_llm(settings)
     (task,) = calibrated_tasks(settings, [name] if name else [])
     rows = read_recorded(file, task.name, half).rows
     policy = load_policy(policy_file.read_bytes(), str(policy_file))
     router, routed = asyncio.run(_route(settings, task, rows, policy))
+    truth = np.array(label_indexes(rows, router.labels), np.intp)
+    if live is not None:
+        return evaluate_live(
+            settings, live, RoutedFile(router, policy.ref, rows, routed, truth), out, as_json=as_json
+        )
     found = evaluation(
         task.name,
         rows,
         routed,
-        np.array(label_indexes(rows, router.labels), np.intp),
+        truth,
         labels=router.labels,
         tiers=len(router.tiers),
         certificate=policy.tasks[task.name].certificate,
@@ -64,6 +78,7 @@ def evaluate(
         click.echo(orjson.dumps(flat(found)).decode())
     else:
         click.echo(as_table((f"{task.name}, {policy.ref}", ""), _shown(found)))
+    return 0
 
 
 async def _route(

@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from aiokafka.structs import ConsumerRecord
 
-from stream_app.classify.deciding import Verdicts
-from stream_app.classify.outbox import Outbox
-from stream_app.classify.tally import Tally
-from stream_app.codec import Codec, decode_escalation
+from stream_app.cli.escalations import Escalations
 from stream_app.events import Event, Source
-from stream_app.kafka.topics import TopicFound, plan
 from stream_app.routing.decide import Route
 
 if TYPE_CHECKING:
@@ -74,7 +69,8 @@ async def trace(settings: Settings, parts: Deciding, text: str) -> Trace:
     tasks = tuple([await _walk(router, parts.models, text) for router in parts.routers])
     took_ms = 1000 * (time.perf_counter() - began_s)
     event = Event(EVENT_ID, text, b"{}", Source(settings.kafka.input_topic, 0, 0, 0), key=None)
-    return Trace(event, tasks, _escalation(settings, parts, event, tasks), took_ms)
+    escalations = Escalations(settings, parts.routers, parts.policy)
+    return Trace(event, tasks, escalations.of(0, event, [task.routed for task in tasks]), took_ms)
 
 
 async def _walk(router: TaskRouter, models: Models, text: str) -> TaskTrace:
@@ -102,21 +98,3 @@ def _step(router: TaskRouter, tier: Tier, held: Mapping[str, Scores]) -> TierSte
     threshold = tier.threshold_of(int(label[0]))
     sure = threshold is not None and bool(confidence[0] >= np.float32(threshold))
     return TierStep(tier, scores, router.labels[int(label[0])], float(confidence[0]), threshold, sure)
-
-
-def _escalation(settings: Settings, parts: Deciding, event: Event, tasks: tuple[TaskTrace, ...]) -> Escalation | None:
-    """What the worker would send to the LLM lane, made by the worker's own code."""
-    accepted = np.logical_and.reduce([task.routed.accepted for task in tasks])
-    if accepted[0]:
-        return None
-    topics = {
-        planned.name: TopicFound(planned.name, planned.partitions, "delete", -1, planned.message_bytes_max)
-        for planned in plan(settings.kafka, None)
-    }
-    outbox = Outbox(settings, Codec(settings.events, settings.kafka.group), parts.routers, topics, parts.policy)
-    record = ConsumerRecord[bytes | None, bytes | None](
-        settings.kafka.input_topic, 0, 0, 0, 0, None, b"{}", None, -1, 2, ()
-    )
-    verdicts = Verdicts(tuple(task.routed for task in tasks), accepted, {})
-    outgoing = outbox.escalated(0, event, record, verdicts, 0, Tally())
-    return decode_escalation(outgoing[0].headers).escalation
