@@ -48,7 +48,9 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PLACEHOLDER_KEY = "none"  # a local endpoint asks for no key; the SDK insists on one
 REASONING_MODEL = re.compile(r"^(o\d|gpt-5)")
 """They refuse `temperature`."""
-CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+CONTENT_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "invalid_prompt", "ResponsibleAIPolicyViolation"}
+)
 RETRIABLE_STATUS = frozenset({408, 409, 425})
 CONFIGURATION_STATUS = frozenset({401, 403, 404, 405})
 

@@ -85,6 +85,7 @@ async def test_json_mode_with_a_reason_is_understood(llm):
         ({"kind": "server_error", "status": 503}, results.Failed("server_error", "HTTP 503 server_error")),
         ({"kind": "unauthorized"}, results.Misconfigured("key", "HTTP 401 invalid_api_key")),
         ({"kind": "content_refused"}, results.ContentRefused("HTTP 400 content_filter")),
+        ({"kind": "content_refused", "code": "invalid_prompt"}, results.ContentRefused("HTTP 400 invalid_prompt")),
     ],
 )
 async def test_each_refusal_of_the_server_has_its_value(client, llm, fault, expected):
