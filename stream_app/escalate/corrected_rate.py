@@ -1,0 +1,113 @@
+"""All that decides when a worker's next call to an endpoint may start, as far as rates go. Pure.
+
+    OwnedShares    the configured limits, by partitions owned
+    SaidLimit      how much of them the headers leave, for requests and for tokens
+    RateLearner    how much of them 429s leave, and when to try again after one
+
+The least of the three counts. Tell every call's start and end, and every response's headers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stream_app.escalate.owned_shares import MISSES_LEARNT, Factors, OwnedShares
+from stream_app.escalate.rate_learner import RateLearner
+from stream_app.escalate.said_limits import SaidLimit
+
+if TYPE_CHECKING:
+    from stream_app.escalate.limiter import Limits
+    from stream_app.escalate.owned_shares import Reservation
+    from stream_app.escalate.rate_headers import RateHeaders
+    from stream_app.escalate.rate_learner import Sent
+
+FACTOR_STEP = 0.001
+"""Smaller changes of a limit than a tenth of a per cent wait until they are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A call under way; give it to exactly one of `answered`, `refused` and `lost`."""
+
+    reservation: Reservation
+    sent: Sent
+    tokens_per_minute: float
+
+
+@dataclass(slots=True)
+class CorrectedRate:
+    """The rate of one endpoint in one worker."""
+
+    configured: Limits
+    partitions: int
+    shares: OwnedShares = field(init=False)
+    learner: RateLearner = field(default_factory=RateLearner)
+    said_requests: SaidLimit = field(default_factory=SaidLimit)
+    said_tokens: SaidLimit = field(default_factory=SaidLimit)
+    _refusals_ended: int = 0
+
+    def __post_init__(self) -> None:
+        """The worker owns nothing yet."""
+        self.shares = OwnedShares(self.configured.share(self.partitions), self.partitions)
+
+    def gain(self, partition: int, now_s: float) -> None:
+        """A partition is owned from now on."""
+        self.shares.gain(partition, now_s)
+
+    def lose(self, partition: int) -> None:
+        """A partition is owned no more."""
+        self.shares.lose(partition)
+
+    def wait_s(self, tokens: int, now_s: float) -> float:
+        """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned."""
+        refused_s = self.learner.wait_s(now_s)
+        if self.learner.ended != self._refusals_ended:
+            self._refusals_ended = self.learner.ended
+            self.shares.forget_minute(MISSES_LEARNT)
+        self._correct(now_s)
+        return max(refused_s, self.shares.wait_s(tokens, now_s))
+
+    def start(self, tokens: int, now_s: float) -> Started:
+        """A call of `tokens` goes now; `wait_s` was 0."""
+        limits, owned = self.shares.share, self.shares.owned
+        requests, tokens_per_minute = limits.requests_per_minute * owned, limits.tokens_per_minute * owned
+        reservation = self.shares.reserve(tokens, now_s)
+        return Started(
+            reservation, self.learner.sent(1 / requests, tokens / tokens_per_minute, now_s), tokens_per_minute
+        )
+
+    def answered(self, started: Started, counted_tokens: int, headers: RateHeaders, now_s: float) -> None:
+        """The provider admitted the call and counted so many tokens."""
+        self.learner.counted(started.sent, counted_tokens / started.tokens_per_minute)
+        self.learner.admitted(started.sent)
+        self._settle(started, counted_tokens, headers, now_s)
+
+    def refused(self, started: Started, headers: RateHeaders, now_s: float, wall_s: float) -> None:
+        """A 429: the call is not charged, and what `headers` say about coming again is obeyed by every call."""
+        self.learner.refused(started.sent, now_s, wall_s, headers.retry_after_s)
+        self._settle(started, 0, headers, now_s)
+
+    def lost(self, started: Started, now_s: float) -> None:
+        """Nobody knows what became of the call: it counts as estimated."""
+        self.learner.admitted(started.sent)
+        self.shares.settle(started.reservation, started.reservation.tokens, now_s)
+
+    def factors(self, now_s: float) -> Factors:
+        """How much of the configured limits is used now: a gauge."""
+        return Factors(
+            min(self.said_requests.share(now_s), self.learner.requests.share(now_s)),
+            min(self.said_tokens.share(now_s), self.learner.tokens.share(now_s)),
+        )
+
+    def _settle(self, started: Started, counted_tokens: int, headers: RateHeaders, now_s: float) -> None:
+        self.shares.settle(started.reservation, counted_tokens, now_s)
+        limits, sent_s = self.configured, started.sent.at_s
+        learner = self.learner
+        self.said_requests.said(headers.requests, limits.requests_per_minute, learner.requests.log.total, sent_s)
+        self.said_tokens.said(headers.tokens, limits.tokens_per_minute, learner.tokens.log.total, sent_s)
+
+    def _correct(self, now_s: float) -> None:
+        new, old = self.factors(now_s), self.shares.factors
+        if abs(new.requests / old.requests - 1) >= FACTOR_STEP or abs(new.tokens / old.tokens - 1) >= FACTOR_STEP:
+            self.shares.correct(new, now_s)

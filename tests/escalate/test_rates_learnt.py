@@ -1,0 +1,142 @@
+"""A limit that is less than the configured one is found, from headers or from 429s alone, and then used."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from stream_app.escalate.corrected_rate import CorrectedRate
+from stream_app.escalate.limiter import Limits
+from stream_app.escalate.rate_headers import SILENT, Allowance, RateHeaders
+from stream_app.escalate.rate_learner import Phase, RateLearner
+from stream_app.escalate.said_limits import SaidLimit
+from tests.escalate.paces import REQUESTS_BOUND, TOKENS_BOUND, Setting, utilisation
+
+KINDS = ("bucket", "fixed", "sliding")
+THIRDS = {
+    "requests": (Limits(500 / 3, 1_000_000), REQUESTS_BOUND),
+    "tokens": (Limits(2_000, 200_000 / 3), TOKENS_BOUND),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bound", THIRDS)
+def test_a_third_is_learnt_from_429s_alone(kind, bound):
+    """From 60 s after the first 429 on: at least 0.95 of the real limit, at most 5 further 429s in ten minutes."""
+    real, configured = THIRDS[bound]
+    for seed in range(4):
+        fleet = Setting(kind, "max", real, configured, seed=seed, latency=seed % 2).fleet()
+        fleet.run(780)
+        began_s = fleet.provider.refusals[0] + 60
+        assert utilisation(fleet, real, began_s, began_s + 600) >= 0.95, f"seed {seed}"
+        assert sum(began_s < at_s <= began_s + 600 for at_s in fleet.provider.refusals) <= 5, f"seed {seed}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bound", THIRDS)
+def test_a_third_is_learnt_from_headers(kind, bound):
+    """The first response tells: at least 0.95 of the real limit from 60 s on, and no 429 in ten minutes."""
+    real, configured = THIRDS[bound]
+    for seed in range(4):
+        fleet = Setting(kind, "max", real, configured, seed=seed, headers=True, latency=seed % 2).fleet()
+        fleet.run(660)
+        assert utilisation(fleet, real, 60, 660) >= 0.95, f"seed {seed}"
+        assert fleet.provider.refusals == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_three_workers_learn_their_shares(kind):
+    """Without a word between them, three workers use at least 0.9 of a limit in requests; each pays its own 429s."""
+    real, configured = THIRDS["requests"]
+    for seed in range(2):
+        fleet = Setting(kind, "max", real, configured, workers=3, seed=seed).fleet()
+        fleet.run(780)
+        began_s = fleet.provider.refusals[0] + 60
+        assert utilisation(fleet, real, began_s, began_s + 600) >= 0.9, f"seed {seed}"
+        assert sum(began_s < at_s <= began_s + 600 for at_s in fleet.provider.refusals) <= 15, f"seed {seed}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_that_is_raised_is_found(kind):
+    """A limit learnt from 429s that later grows to the configured one is used again within fifteen minutes."""
+    real, configured = THIRDS["requests"]
+    fleet = Setting(kind, "max", real, configured).fleet()
+    fleet.run(300)
+    fleet.provider.requests.limit = configured.requests_per_minute
+    fleet.run(1_200)
+    assert utilisation(fleet, configured, 1_200 - 60, 1_200) >= 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_others_on_the_same_key_are_made_room_for(kind):
+    """When somebody else begins to take 40 %, the headers tell: we make room without a swing, and use the rest.
+
+    A sliding log that is full has no room for the first seconds of it, and 5 s pass until an answer tells: those
+    429s are the other's doing. A token bucket holds enough for both until then.
+    """
+    fleet = Setting(kind, "max", REQUESTS_BOUND, REQUESTS_BOUND, headers=True).fleet()
+
+    def other() -> None:
+        fleet.provider.requests.take(fleet.now_s, 1)
+        fleet.at(fleet.now_s + 60 / 200, other)
+
+    fleet.at(180.0, other)
+    fleet.run(900)
+    ours = [at_s for at_s, _ in fleet.provider.log]
+    minutes = [sum(1 for at_s in ours if from_s <= at_s < from_s + 60) for from_s in range(360, 900, 60)]
+    assert len(fleet.provider.refusals) <= (0 if kind == "bucket" else 8)
+    assert sum(at_s > 300 for at_s in fleet.provider.refusals) <= 3
+    assert min(minutes) >= 0.8 * 300
+    assert max(minutes) <= 1.02 * 300
+    assert all(later >= earlier - 0.04 * 300 for earlier, later in pairwise(minutes))
+
+
+def test_a_header_never_raises_the_configured_limit():
+    """An account that may use more than is configured is used as configured; one that may use less, at once."""
+    rate = CorrectedRate(Limits(600, 60_000), 1)
+    rate.gain(0, 0.0)
+    for at_s, limit, factor in ((2.0, 10_000.0, 1.0), (4.0, 150.0, 0.25), (6.0, 300.0, 0.5)):
+        assert rate.wait_s(10, at_s) == 0
+        rate.answered(rate.start(10, at_s), 10, RateHeaders(requests=Allowance(limit)), at_s)
+        assert rate.factors(at_s).requests == factor
+    assert rate.factors(6.0).tokens == 1.0
+
+
+def test_a_429_charges_nothing_and_retry_after_is_obeyed():
+    """After a 429 all tokens are back, nobody goes before the time the server named, and then one call alone."""
+    rate = CorrectedRate(Limits(6_000, 600_000), 1)
+    rate.gain(0, 0.0)
+    rate.wait_s(5_000, 1.0)
+    before = rate.shares.tokens.level
+    started = rate.start(5_000, 1.0)
+    rate.refused(started, RateHeaders(retry_after_s=7.0), 1.0, 1.0)
+    assert rate.shares.tokens.level == before
+    assert rate.wait_s(100, 1.0) == pytest.approx(7.0)
+    assert rate.wait_s(100, 8.0) == 0
+    probe = rate.start(100, 8.0)
+    assert rate.wait_s(100, 8.01) > 0
+    rate.answered(probe, 100, SILENT, 8.1)
+    assert rate.learner.phase is Phase.OPEN
+
+
+def test_an_older_answer_is_not_listened_to():
+    """Answers overtake each other: what the provider said later stands."""
+    said = SaidLimit()
+    said.said(Allowance(100, 90, 6.0), 200, 0.05, sent_s=10.0)
+    said.said(Allowance(200, 0, 60.0), 200, 0.05, sent_s=9.0)
+    assert said.share(10.0) == 0.5
+
+
+def test_late_refusals_belong_to_the_refusal_that_ended():
+    """A 429 for a call that was sent before the last refusal ended opens no new one."""
+    learner = RateLearner()
+    early = [learner.sent(0.01, 0.0, at_s) for at_s in (0.0, 0.1, 0.2)]
+    learner.refused(early[0], 0.3, 0.3, 1.0)
+    learner.refused(early[1], 0.4, 0.4, 5.0)
+    assert learner.wait_s(1.3) == 0
+    probe = learner.sent(0.01, 0.0, 1.3)
+    learner.admitted(probe)
+    learner.refused(early[2], 1.5, 1.5, 5.0)
+    assert learner.phase is Phase.OPEN
+    assert learner.refusals == 1
