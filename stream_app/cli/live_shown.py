@@ -138,7 +138,9 @@ def verdict(one: Against) -> str:
     if one.same_questions:
         return f"{name}: {one.variant} and {one.baseline} asked the same questions, nothing to compare"
     if right.told:
-        said = f"{name} is worth {points} points ({low} to {high})"
+        said = f"{name} {'are' if ' and ' in name else 'is'} worth {points} points ({low} to {high})"
+    elif right.low == right.high == 0:
+        said = f"{name}: none of {plural(right.rows, 'row')} came out differently"
     elif right.rows_needed is None:
         said = f"{name}: no difference in {plural(right.rows, 'row')} ({low} to {high})"
     else:

@@ -13,6 +13,7 @@ import pytest
 
 from stream_app.cli.live_asking import LiveAsking, Stopped
 from stream_app.cli.live_questions import LiveRow, Questions, Variant, estimated, live_rows
+from stream_app.cli.live_shown import verdict
 from stream_app.escalate.client import OpenAiClient
 from stream_app.escalate.prices import Price, price_of
 from stream_app.local.llm.options import StandInOptions
@@ -20,6 +21,8 @@ from stream_app.local.llm_server import LlmServer
 from stream_app.routing.decide import TaskRouter, Tier
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.settings import Settings
+from stream_app.training.compared import Against
+from stream_app.training.paired import Paired
 from stream_app.training.recorded import RecordedRow
 from stream_app.training.scoring import route_scored
 from tests.conftest import run_apart
@@ -216,3 +219,51 @@ async def test_a_stop_keeps_what_was_measured(llm: StandIn) -> None:
     assert 1 <= len(found.rows) < len(rows)
     assert all(set(row.by_variant) == set(Variant) for row in found.rows)
     assert found.paid_usd >= billed_usd(llm)
+
+
+async def test_the_cap_holds_through_faults(llm: StandIn) -> None:
+    """Answers off their form, cut ones and server errors are paid for or not: the bill is never over the cap."""
+    settings, router = settings_of(llm.base_url, max_in_flight=24), router_of()
+    for kind in ("malformed_json", "truncated", "server_error", "off_schema_label"):
+        llm.fault(kind, count=4)
+    rows = rows_of(settings, [f"{text} Number {n}." for n in range(20) for text in TEXTS], router)
+    found = await ask(settings, rows, router, usd_max=20.0)
+    assert found.stopped is Stopped.CAP
+    assert 0 < billed_usd(llm) <= found.paid_usd <= 20.0
+
+
+def worth(variant: str, baseline: str, right: Paired, **other: Any) -> str:
+    """The line about a comparison that saves a cent of four."""
+    saved: dict[str, Any] = {
+        "usd_saved": 0.01,
+        "usd_saved_share": 0.25,
+        "tokens_saved": 120.0,
+        "same_questions": False,
+    }
+    return verdict(Against(variant, baseline, right, **{**saved, **other}))
+
+
+def test_verdicts_are_one_line_each() -> None:
+    """What is told, what is not and how many rows it lacks, what costs more, what was the same question."""
+    told = worth("hint", "plain", Paired(1_000, 0.008, 0.001, 0.015, None))
+    assert told == "the hint is worth +0.8 points (+0.1 to +1.5); saves 120 tokens a call, $0.0100 (25.0%) less"
+    lost = worth(
+        "pruned",
+        "plain",
+        Paired(1_000, -0.02, -0.03, -0.01, None),
+        usd_saved=-0.01,
+        usd_saved_share=-0.25,
+        tokens_saved=-9,
+    )
+    assert lost == (
+        "hint and pruning together are worth -2.0 points (-3.0 to -1.0); takes 9 tokens a call, $0.0100 (25.0%) more"
+    )
+    few = worth("pruned", "hint", Paired(100, 0.04, -0.05, 0.13, 377), usd_saved_share=None)
+    assert few == (
+        "pruning: +4.0 points (-5.0 to +13.0), too few rows to tell: about 377 more would be needed at this "
+        "difference; saves 120 tokens a call"
+    )
+    assert worth("hint", "plain", Paired(9, 0.0, 0.0, 0.0, None)).startswith("the hint: none of 9 rows came out diff")
+    assert "(-1.0 to +1.0)" in worth("hint", "plain", Paired(9, 0.0, -0.01, 0.01, None))
+    same = worth("pruned", "hint", Paired(9, 0.0, 0.0, 0.0, None), same_questions=True)
+    assert same == "pruning: pruned and hint asked the same questions, nothing to compare"
