@@ -41,6 +41,7 @@ class CorrectedRate:
 
     configured: Limits
     partitions: int
+    counts_at_end: bool = False
     shares: OwnedShares = field(init=False)
     learner: RateLearner = field(default_factory=RateLearner)
     said_requests: SaidLimit = field(default_factory=SaidLimit)
@@ -49,7 +50,8 @@ class CorrectedRate:
 
     def __post_init__(self) -> None:
         """The worker owns nothing yet."""
-        self.shares = OwnedShares(self.configured.share(self.partitions), self.partitions)
+        share = self.configured.share(self.partitions)
+        self.shares = OwnedShares(share, self.partitions, counts_at_end=self.counts_at_end)
 
     def gain(self, partition: int, now_s: float) -> None:
         """A partition is owned from now on."""
@@ -59,20 +61,20 @@ class CorrectedRate:
         """A partition is owned no more."""
         self.shares.lose(partition)
 
-    def wait_s(self, tokens: int, now_s: float) -> float:
+    def wait_s(self, tokens: int, now_s: float, held: int | None = None) -> float:
         """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned."""
         refused_s = self.learner.wait_s(now_s)
         if self.learner.ended != self._refusals_ended:
             self._refusals_ended = self.learner.ended
             self.shares.forget_minute(MISSES_LEARNT)
         self._correct(now_s)
-        return max(refused_s, self.shares.wait_s(tokens, now_s))
+        return max(refused_s, self.shares.wait_s(tokens, now_s, held))
 
-    def start(self, tokens: int, now_s: float) -> Started:
+    def start(self, tokens: int, now_s: float, held: int | None = None) -> Started:
         """A call of `tokens` goes now; `wait_s` was 0."""
         limits, owned = self.shares.share, self.shares.owned
         requests, tokens_per_minute = limits.requests_per_minute * owned, limits.tokens_per_minute * owned
-        reservation = self.shares.reserve(tokens, now_s)
+        reservation = self.shares.reserve(tokens, now_s, held)
         return Started(
             reservation, self.learner.sent(1 / requests, tokens / tokens_per_minute, now_s), tokens_per_minute
         )

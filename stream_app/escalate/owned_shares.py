@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stream_app.escalate.last_minute import LastMinute
+from stream_app.escalate.last_minute import MINUTE_S, LastMinute
 from stream_app.escalate.limiter import REFILL_SHARE, Bucket
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ MISSES = 3.5
 saw a 429 from a sliding log; with 3.5, one in a hundred (tests/escalate/providers.py, errors of +-30 %)."""
 MISSES_LEARNT = 0.5
 """Where the limit itself was learnt from 429s it is known to a call or two, and a 429 now and then is part of it."""
+ENDING_S = 0.3
+"""For so long calls may have ended at the provider without this worker knowing of it."""
 GUARD_MIN = 0.9
 """The guard never keeps more free than a tenth."""
 
@@ -54,6 +56,7 @@ class Reservation:
     """What a call took, when in the life of the pool, and where it stands in the last minute."""
 
     tokens: int
+    held: int
     losses: int
     shares: int
     slot: Slot
@@ -70,6 +73,8 @@ class OwnedShares:
     share: Limits
     partitions: int
     factors: Factors = field(default_factory=Factors)
+    counts_at_end: bool = False
+    """True for a provider that counts a call's tokens only when it ends."""
     misses: float = MISSES
     in_flight: int = 0
     losses: int = 0
@@ -77,6 +82,7 @@ class OwnedShares:
     tokens: Bucket = field(default_factory=lambda: Bucket(0.0, 0.0))
     _minute_requests: LastMinute = field(default_factory=LastMinute)
     _minute_tokens: LastMinute = field(default_factory=LastMinute)
+    _minute_ended: LastMinute = field(default_factory=LastMinute)
     _miss_squared: float = 0.0
     _owned: set[int] = field(default_factory=set[int])
 
@@ -116,25 +122,29 @@ class OwnedShares:
 
     def forget_minute(self, misses: float) -> None:
         """The provider has just shown when it admits: what was sent before no longer matters."""
-        self._minute_requests, self._minute_tokens = LastMinute(), LastMinute()
+        self._minute_requests, self._minute_tokens, self._minute_ended = LastMinute(), LastMinute(), LastMinute()
         self.misses = misses
 
-    def wait_s(self, tokens: int, now_s: float) -> float:
-        """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned."""
+    def wait_s(self, tokens: int, now_s: float, held: int | None = None) -> float:
+        """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned.
+
+        `held` is what the provider counts while the call is in flight, where that is more.
+        """
         if not self._owned:
             return math.inf
         self._refill(now_s)
         paced_s = max(self.requests.wait_s(1), self.tokens.wait_s(tokens))
-        return paced_s if paced_s > 0 else self._minute_wait_s(tokens, now_s)
+        return paced_s if paced_s > 0 else self._minute_wait_s(held or tokens, now_s)
 
-    def reserve(self, tokens: int, now_s: float) -> Reservation:
+    def reserve(self, tokens: int, now_s: float, held: int | None = None) -> Reservation:
         """Takes one request and `tokens`. Call it only when `wait_s` is 0."""
         self.requests.take(1)
         self.tokens.take(tokens)
         self.in_flight += 1
         shares = len(self._owned)
         self._minute_requests.add(1 / shares, now_s)
-        return Reservation(tokens, self.losses, shares, self._minute_tokens.add(tokens / shares, now_s))
+        held = held or tokens
+        return Reservation(tokens, held, self.losses, shares, self._minute_tokens.add(held / shares, now_s))
 
     def settle(self, reservation: Reservation, counted_tokens: int, now_s: float) -> None:
         """Replaces a reservation by what the provider counted: 0 for a call that it refused.
@@ -146,7 +156,9 @@ class OwnedShares:
         self.in_flight -= 1
         if counted_tokens > 0:
             self._miss_squared += (unused**2 - self._miss_squared) / MISS_CALLS
-        self._minute_tokens.correct(reservation.slot, -unused / reservation.shares)
+        self._minute_tokens.correct(reservation.slot, (counted_tokens - reservation.held) / reservation.shares)
+        if self.counts_at_end:
+            self._minute_ended.add(counted_tokens / reservation.shares, now_s)
         if unused < 0 or reservation.losses == self.losses:
             self.tokens.refill(now_s)
             self.tokens.give_back(unused)
@@ -164,6 +176,7 @@ class OwnedShares:
         return max(
             self._minute_requests.room_in_s(1 / shares, requests, now_s),
             self._minute_tokens.room_in_s(tokens / shares, room, now_s),
+            self._minute_ended.room_in_s(each * ENDING_S / MINUTE_S, each, now_s),
         )
 
     def _refill(self, now_s: float) -> None:

@@ -7,9 +7,12 @@ What to charge against a limit of tokens depends on how the provider counts:
 
     max_tokens   the input and the longest output are counted when the call arrives, and stay counted
                  (OpenAI and Azure say so). So that is charged, and the answer's real length gives nothing back.
-    used         what the call used is counted. The expected output is charged and settled by the real one: charging
-                 the longest would hold back the difference for as long as calls take, and give it back all at once
-                 where answers come together, which no window of the provider would forgive.
+    settled      the same, but at a call's end what it did not use is given back
+    used         what the call used is counted when it ends
+
+For the last two the expected output is charged and settled by the real one: charging the longest would hold back
+the difference for as long as calls take, and give it back all at once where answers come together. But a provider
+that settles *holds* the longest output of every call in flight, and that must fit into its minute: see `held`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Counted = Literal["max_tokens", "used"]
+Counted = Literal["max_tokens", "settled", "used"]
 
 RATIO_MIN, RATIO_MAX = 0.25, 4.0
 """3.5 bytes a token: from one token a byte to one for 14 bytes. Beyond that a report is wrong, not the estimate."""
@@ -73,6 +76,13 @@ class TokenUse:
         learnt = self._versions.get(prompt_version) or _Learnt.guessed(input_estimate, output_max)
         output = output_max if self.counted == "max_tokens" else min(output_max, learnt.outputs / learnt.calls)
         return max(1, round(input_estimate * learnt.ratio + output))
+
+    def held(self, prompt_version: str, input_estimate: int, output_max: int) -> int:
+        """The tokens that the provider counts for the call while it is in flight, as far as it counts any then."""
+        if self.counted != "settled":
+            return self.charge(prompt_version, input_estimate, output_max)
+        learnt = self._versions.get(prompt_version) or _Learnt.guessed(input_estimate, output_max)
+        return max(1, round(input_estimate * learnt.ratio + output_max))
 
     def settle(self, prompt_version: str, sizes: tuple[int, int], reported: tuple[int, int], charged: int) -> int:
         """Learns from a call; returns what the provider counted for it, to settle `charged` by.

@@ -16,9 +16,11 @@ from tests.escalate.providers import Call, Fleet, Provider, Worker, calls, heavy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stream_app.escalate.token_use import Counted
     from tests.escalate.providers import Counts, Kind, Pace
 
 PARTITIONS = 12
+COUNTED: dict[Counts, Counted] = {"max": "max_tokens", "settled": "settled", "use": "used", "end": "used"}
 REQUESTS_BOUND = Limits(500, 1_000_000)
 TOKENS_BOUND = Limits(2_000, 200_000)
 LATENCIES = (lognormal(5.0, 0.5), heavy_tail(2.0))
@@ -77,11 +79,11 @@ class Corrected:
         self.rate.lose(partition)
 
     def wait_s(self, call: Call, now_s: float) -> float:
-        return self.rate.wait_s(self._cost(call), now_s)
+        return self.rate.wait_s(self._cost(call), now_s, self._held(call))
 
     def start(self, call: Call, now_s: float) -> Callable[[float, bool, dict[str, str]], None]:
         cost = self._cost(call)
-        started = self.rate.start(cost, now_s)
+        started = self.rate.start(cost, now_s, self._held(call))
 
         def ended(at_s: float, admitted: bool, headers: dict[str, str]) -> None:
             said = rate_headers(headers, at_s + self.wall_ahead_s)
@@ -92,6 +94,9 @@ class Corrected:
             self.rate.answered(started, self.use.settle("v1", sizes, reported, cost), said, at_s)
 
         return ended
+
+    def _held(self, call: Call) -> int:
+        return self.use.held("v1", call.estimate, call.output_max)
 
     def _cost(self, call: Call) -> int:
         return self.use.charge("v1", call.estimate, call.output_max)
@@ -129,8 +134,9 @@ class Setting:
     def _pace(self, phase_s: float) -> Pace:
         if self.by_partition:
             return ByPartition(RateLimiter(self.configured.share(PARTITIONS)), self.counts)
-        counted = "max_tokens" if self.counts == "max" else "used"
-        return Corrected(CorrectedRate(self.configured, PARTITIONS), TokenUse(counted), phase_s)
+        at_end = self.counts == "end"
+        rate = CorrectedRate(self.configured, PARTITIONS, counts_at_end=at_end)
+        return Corrected(rate, TokenUse(COUNTED[self.counts]), phase_s)
 
 
 def owners(workers: int) -> dict[int, int]:

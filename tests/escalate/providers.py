@@ -2,8 +2,8 @@
 
 A provider admits a call or refuses it with a 429, by one of three rules (a token bucket, a window aligned to the
 minute, a sliding log), for requests and tokens both. It counts tokens in one of three ways: the input and
-`max_tokens` when the call arrives, what the call will use when it arrives, or what it used when it ends.
-A refused call counts nothing. The fleet is saturated: there is always a next call.
+`max_tokens` when the call arrives (for good, or until it is settled at its end), what the call will use when it
+arrives, or what it used when it ends. A refused call counts nothing. The fleet is saturated: it always has a next one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MINUTE_S = 60.0
 Kind = Literal["bucket", "fixed", "sliding"]
-Counts = Literal["max", "use", "end"]
+Counts = Literal["max", "settled", "use", "end"]
 
 
 class Meter(Protocol):
@@ -35,6 +35,10 @@ class Meter(Protocol):
 
     def take(self, now_s: float, amount: float) -> None:
         """Takes it, whether there is so much or not."""
+        ...
+
+    def give_back(self, taken_s: float, now_s: float, amount: float) -> None:
+        """What was taken at `taken_s` was less by `amount`."""
         ...
 
     def reset_s(self, now_s: float) -> float:
@@ -60,6 +64,10 @@ class TokenBucket:
         self.left(now_s)
         self.taken += amount
 
+    def give_back(self, taken_s: float, now_s: float, amount: float) -> None:
+        self.left(now_s)
+        self.taken = max(0.0, self.taken - amount)
+
     def reset_s(self, now_s: float) -> float:
         self.left(now_s)
         return self.taken * MINUTE_S / self.limit
@@ -83,6 +91,11 @@ class FixedWindow:
         self.left(now_s)
         self.taken += amount
 
+    def give_back(self, taken_s: float, now_s: float, amount: float) -> None:
+        self.left(now_s)
+        if int((taken_s + self.phase_s) // MINUTE_S) == self.window:
+            self.taken -= amount
+
     def reset_s(self, now_s: float) -> float:
         return MINUTE_S - (now_s + self.phase_s) % MINUTE_S
 
@@ -104,6 +117,14 @@ class SlidingLog:
         self.left(now_s)
         self.taken += amount
         self.log.append((now_s, amount))
+
+    def give_back(self, taken_s: float, now_s: float, amount: float) -> None:
+        self.left(now_s)
+        for index in range(len(self.log) - 1, -1, -1):
+            if self.log[index][0] == taken_s:
+                self.log[index] = (taken_s, self.log[index][1] - amount)
+                self.taken -= amount
+                return
 
     def reset_s(self, now_s: float) -> float:
         return self.log[-1][0] + MINUTE_S - now_s if self.log else 0.0
@@ -151,18 +172,21 @@ class Provider:
     def admits(self, now_s: float, call: Call) -> bool:
         """True if the call may go; its account is charged then."""
         tokens_left = self.tokens.left(now_s)
-        enough = tokens_left > 0 if self.counts == "end" else tokens_left >= self.counted(call)
+        taken = call.at_most if self.counts == "settled" else self.counted(call)
+        enough = tokens_left > 0 if self.counts == "end" else tokens_left >= taken
         if self.requests.left(now_s) < 1 or not enough:
             self.refusals.append(now_s)
             return False
         self.requests.take(now_s, 1)
         if self.counts != "end":
-            self.tokens.take(now_s, self.counted(call))
+            self.tokens.take(now_s, taken)
         self.log.append((now_s, float(self.counted(call))))
         return True
 
-    def ended(self, now_s: float, call: Call) -> None:
-        """The answer is ready."""
+    def ended(self, arrived_s: float, now_s: float, call: Call) -> None:
+        """The answer to the call that arrived at `arrived_s` is ready."""
+        if self.counts == "settled":
+            self.tokens.give_back(arrived_s, now_s, call.at_most - call.used)
         if self.counts == "end":
             self.tokens.take(now_s, self.counted(call))
 
@@ -275,8 +299,8 @@ class Fleet:
         admitted = self.provider.admits(self.now_s, call)
         said = self.provider.headers(self.now_s) if self.headers else {}
         if admitted:
-            ready_s = self.now_s + self.latency_s(self.draw)
-            self.at(ready_s, lambda: self.provider.ended(self.now_s, call))
+            arrived_s, ready_s = self.now_s, self.now_s + self.latency_s(self.draw)
+            self.at(ready_s, lambda: self.provider.ended(arrived_s, self.now_s, call))
         else:
             ready_s = self.now_s + 0.01
 

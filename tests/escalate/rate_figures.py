@@ -19,7 +19,7 @@ def hold() -> None:
         (("requests", REQUESTS_BOUND), ("tokens", TOKENS_BOUND)),
         (1, 3),
         ("bucket", "fixed", "sliding"),
-        ("max", "use", "end"),
+        ("max", "settled", "use", "end"),
     ):
         if name == "requests" and counts != "max":
             continue
