@@ -44,11 +44,6 @@ class Allowance:
     remaining: float | None = None
     reset_s: float | None = None
 
-    @property
-    def known(self) -> bool:
-        """True if anything is."""
-        return self.limit_per_minute is not None or self.remaining is not None or self.reset_s is not None
-
 
 UNKNOWN = Allowance()
 

@@ -3,7 +3,7 @@
 A provider admits a call or refuses it with a 429, by one of three rules (a token bucket, a window aligned to the
 minute, a sliding log), for requests and tokens both. It counts tokens in one of three ways: the input and
 `max_tokens` when the call arrives (for good, or until it is settled at its end), what the call will use when it
-arrives, or what it used when it ends. A refused call counts nothing. The fleet is saturated: it always has a next one.
+arrives, or what it used when it ends. A refused call counts nothing. The fleet is saturated: there is a next one.
 """
 
 from __future__ import annotations

@@ -140,3 +140,17 @@ def test_late_refusals_belong_to_the_refusal_that_ended():
     learner.refused(early[2], 1.5, 1.5, 5.0)
     assert learner.phase is Phase.OPEN
     assert learner.refusals == 1
+
+
+def test_a_call_whose_end_nobody_knows_counts_as_estimated():
+    """A cancelled call stays charged, and as a probe it ends the refusal: the next 429 would begin another."""
+    rate = CorrectedRate(Limits(6_000, 600_000), 1)
+    rate.gain(0, 0.0)
+    rate.wait_s(1_000, 1.0)
+    rate.refused(rate.start(1_000, 1.0), RateHeaders(retry_after_s=2.0), 1.1, 1.1)
+    assert rate.wait_s(1_000, 3.1) == 0
+    probe, before = rate.start(1_000, 3.1), rate.shares.tokens.level
+    rate.lost(probe, 3.1)
+    assert rate.shares.tokens.level == before
+    assert rate.shares.in_flight == 0
+    assert rate.learner.phase is Phase.OPEN
