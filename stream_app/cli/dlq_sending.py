@@ -59,6 +59,8 @@ class ReplayOutput(TransactionalOutput):
     async def deliver(self, outgoing: Sequence[Outgoing]) -> None:
         """All of `outgoing` or nothing. Raises MembershipLost or DeliveryRefused, as `commit` does."""
         nowhere = {TopicPartition(self._dlq, 0): OffsetAndMetadata(0, "")}
+        if self.unanswered:
+            raise MembershipInterrupted("a request got no answer: it may come late, and end the next transaction")
         await self._carry_out(outgoing, nowhere, f"sending {len(outgoing)} records back from {self._dlq}")
 
     async def _send_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:

@@ -75,7 +75,7 @@ class Assignment:
             return  # taken away meanwhile
         consumer.seek(partition.tp, committed.offset)
         partition.position = committed.offset
-        partition.committed = committed.offset
+        partition.begins(committed)
         partition.life.ready(committed.offset)
         self._work.opened(partition, committed)
         self._owner.wake()

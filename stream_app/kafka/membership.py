@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aiokafka.structs import TopicPartition
 
     from stream_app.kafka.connection import Connection
-    from stream_app.kafka.owned import LaneWork, OwnedPartition
+    from stream_app.kafka.owned import Committed, LaneWork, OwnedPartition
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +230,10 @@ class Membership(ConsumerRebalanceListener):
         """Returns when the group is known to count this worker in, or the partition has been given up."""
         while self._watch.in_doubt and partition.life.status in {PartitionStatus.OPENING, PartitionStatus.READY}:
             await self._watch.trusted(DOUBT_POLL_S)
+
+    async def stored(self, partition: OwnedPartition) -> Committed:
+        """What the group has committed of the partition."""
+        return await cast("Beginnings", self._beginnings).read(partition)
 
     def wake(self) -> None:
         """A partition wants records again, or there is a new one."""

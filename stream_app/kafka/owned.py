@@ -6,8 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from stream_app.errors import MembershipLost
+from aiokafka.errors import KafkaError
+
+from stream_app.errors import MembershipInterrupted, MembershipLost
 from stream_app.kafka.partition import PartitionLife, PartitionStatus
+from stream_app.kafka.refusals import translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from stream_app.kafka.transactions import TransactionalOutput
 
     Record = ConsumerRecord[bytes | None, bytes | None]
+
+RENEW_WITHIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class Owner(Protocol):
         """Returns when the group is known to count this worker in, or the partition has been given up."""
         ...
 
+    async def stored(self, partition: OwnedPartition) -> Committed:
+        """What the group has committed of the partition. Raises KafkaError or ShuntError."""
+        ...
+
 
 class OwnedPartition:
     """A partition this worker owns, in one assignment. Lanes keep what they know of it under this object."""
@@ -62,6 +71,8 @@ class OwnedPartition:
         self._retired: asyncio.Task[None] | None = None
         self._owner = owner
         self._failed = False
+        self._stands = Committed(-1, "")
+        """What the group has committed of it, as far as we know."""
 
     @property
     def number(self) -> int:
@@ -100,12 +111,37 @@ class OwnedPartition:
         # Until it has succeeded it counts as failed: a later commit must never pass this one's records.
         self._failed = True
         try:
+            if self._output.unanswered:
+                await self._renew_epoch()
             await self._output.commit(outgoing, self.tp, offset, metadata)
         except MembershipLost as error:
             self._owner.lose(error, self)
             raise
         self._failed = False
-        self.committed = offset
+        self.begins(Committed(offset, metadata))
+
+    def begins(self, committed: Committed) -> None:
+        """The group has committed so much of it."""
+        self.committed, self._stands = committed.offset, committed
+
+    async def _renew_epoch(self) -> None:
+        """Another producer, whose epoch nothing that was sent before can have (`TransactionalOutput.unanswered`).
+
+        It fences whoever has opened the partition meanwhile, so it must be shown that nobody has: what is committed
+        must be what we committed last. Raises MembershipLost.
+        """
+        doing = f"renewing the producer of {self.tp.topic}/{self.number}"
+        try:
+            async with asyncio.timeout(RENEW_WITHIN_S):
+                await self.renew_output()
+                await self._output.open()
+                found = await self._owner.stored(self)
+        except TimeoutError as error:
+            raise MembershipInterrupted(f"{doing} took longer than {RENEW_WITHIN_S:.0f} s") from error
+        except KafkaError as error:
+            raise translate(error, doing, self.tp.topic) from error
+        if found != self._stands:
+            raise MembershipLost(f"{self.tp.topic}/{self.number} has had another owner meanwhile")
 
     async def open_output(self) -> None:
         """Fences the previous owner. Raises MembershipLost where the partition has been given up meanwhile."""

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaError, NodeNotReadyError, ProducerClosed
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.errors import MembershipInterrupted
@@ -51,6 +51,10 @@ class TransactionalOutput:
         self._group = group
         self._commit_timeout_s = commit_timeout_s
         self._running: asyncio.Task[None] | None = None
+        self.unanswered = False
+        """A request was given up without an answer, and sent again. The broker may still handle the first one, and
+        takes it for part of a later transaction of the same epoch: a late commit ends that before its offsets, a late
+        offset takes the place of its own. Open another output before the next transaction, for another epoch."""
 
     async def open(self) -> None:
         """InitProducerId: fences the previous owner and waits for its last transaction to end.
@@ -65,6 +69,23 @@ class TransactionalOutput:
             raise translate(error, doing) from error
         except AssertionError as error:  # the broker told of no broker that lives, itself included: it was suspended
             raise MembershipInterrupted(f"lost while {doing} ({error})") from error
+        self._listen()
+
+    def _listen(self) -> None:
+        """Hears of requests without an answer: aiokafka repeats them by itself, and tells nobody."""
+        client = cast("Any", self._producer).client
+        send = client.send
+
+        async def sending(node_id: int, request: object, **rest: object) -> object:
+            try:
+                return await send(node_id, request, **rest)
+            except NodeNotReadyError:  # it was not sent
+                raise
+            except KafkaError:
+                self.unanswered = True
+                raise
+
+        client.send = sending
 
     async def commit(self, outgoing: Sequence[Outgoing], source: TopicPartition, offset: int, metadata: str) -> None:
         """Delivers `outgoing` and commits `offset` of `source` with `metadata`: all of it or nothing.
