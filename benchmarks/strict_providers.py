@@ -1,0 +1,244 @@
+"""The LLM lane against strict providers: how much of a limit is used, and whether it is ever passed.
+
+    python -m benchmarks.strict_providers [--minutes 10] [--json]
+
+For each kind of limit (token bucket, fixed window, sliding log), bound by requests and bound by tokens, with one
+worker and with three (one leaves at a third of the time and comes back at two thirds), all side by side: workers as
+a user starts them, on real Kafka, each fleet against a stand-in LLM of its own that refuses whatever passes its
+limit. There is always more to ask. From each provider's own log:
+
+* utilisation: what was admitted, of what the limit allows, over the whole time from the first call on, and steady:
+  without the first minute and, for three workers, the half minute after each rebalance;
+* 429s;
+* the most that any window of T seconds took beyond rate x T, in seconds of the rate, less one call a partition.
+
+Exits 1 where a bar is missed: steady utilisation 0.96, whole 0.93 with rebalances, no 429, one second of rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.worker import WorkerProcess
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.topics import create, plan
+from stream_app.local.llm.options import StandInOptions
+from stream_app.local.llm_server import LlmServer
+from stream_app.local.stack import Stack
+from tests.escalate import escalated
+from tests.settings_file import write_settings
+from tests.stand_in import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KINDS = ("token_bucket", "fixed_window", "sliding_log")
+REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = 600, 240_000
+UNBOUND = {"requests": 1_000_000, "tokens": 1_000_000_000}
+PARTITIONS = 6
+CALLS_PER_MINUTE_MAX = 1_000
+"""More escalations than a minute's limit can take, whichever it is."""
+STEADY_AFTER_S, REBALANCE_S = 60.0, 30.0
+STEADY_MIN, WHOLE_MIN = 0.96, 0.93
+BURST_MAX_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A provider and a fleet."""
+
+    kind: str
+    bound: str
+    workers: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.bound}-{self.workers}".replace("_", "-")
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The provider's, which the workers are told."""
+        bound = {"requests": REQUESTS_PER_MINUTE, "tokens": TOKENS_PER_MINUTE}
+        return {what: bound[what] if what == self.bound else UNBOUND[what] for what in bound}
+
+
+@dataclass
+class Scene:
+    """A case at work."""
+
+    case: Case
+    folder: Path
+    llm: LlmServer
+    fleet: list[WorkerProcess] = field(default_factory=list)
+    disturbed_s: list[float] = field(default_factory=list)
+    """When a worker left or came, on the wall clock."""
+
+    def start_worker(self) -> None:
+        number = len(self.disturbed_s) + len(self.fleet)
+        self.fleet.append(WorkerProcess(self.folder, "escalate", f"escalate-{number}"))
+
+    def leave(self) -> None:
+        if self.case.workers > 1:
+            self.disturbed_s.append(time.time())
+            self.fleet.pop().end()
+
+    def come(self) -> None:
+        if self.case.workers > 1:
+            self.start_worker()
+            self.disturbed_s.append(time.time())
+
+    def check(self) -> None:
+        for worker in self.fleet:
+            worker.check()
+
+    def end(self) -> dict[str, Any]:
+        """What the provider's log says; ends the workers."""
+        ended_s = time.time()
+        calls = StandIn(self.llm.base_url).calls()
+        for worker in self.fleet:
+            worker.end()
+        return {"case": self.case.name, **figures(self.case, calls, self.disturbed_s, ended_s)}
+
+
+def figures(
+    case: Case, calls: Sequence[dict[str, Any]], disturbed_s: Sequence[float], ended_s: float
+) -> dict[str, Any]:
+    """The bars' figures, of a provider's log of calls."""
+    charged = f"charged_{case.bound}"
+    taken = [(call["admitted_s"], call[charged]) for call in calls if call["admitted_s"] is not None]
+    taken = sorted((at_s, amount) for at_s, amount in taken if at_s <= ended_s)
+    began_s = taken[0][0]
+    quiet = [(began_s, began_s + STEADY_AFTER_S), *((at_s, at_s + REBALANCE_S) for at_s in disturbed_s)]
+    per_s = case.limits[case.bound] / 60
+    steady = [(at_s, amount) for at_s, amount in taken if not any(since <= at_s < until for since, until in quiet)]
+    steady_s = ended_s - began_s - sum(until - since for since, until in quiet)
+    largest = max(amount for _, amount in taken)
+    return {
+        "calls": len(calls),
+        "utilisation": round(sum(amount for _, amount in taken) / per_s / (ended_s - began_s), 4),
+        "utilisation_steady": round(sum(amount for _, amount in steady) / per_s / steady_s, 4),
+        "refused": sum(call["status"] == 429 for call in calls),
+        "burst_s": round((beyond(taken, per_s) - PARTITIONS * largest) / per_s, 2),
+    }
+
+
+def beyond(taken: Sequence[tuple[float, float]], per_s: float) -> float:
+    """The most that any window took beyond `per_s` times its length."""
+    most, lowest, total = -math.inf, math.inf, 0.0
+    for at_s, amount in taken:
+        lowest = min(lowest, total - per_s * at_s)  # a window that begins with this call
+        total += amount
+        most = max(most, total - per_s * at_s - lowest)
+    return most
+
+
+def misses(found: dict[str, Any], case: Case) -> list[str]:
+    """The bars that were missed."""
+    held = {
+        f"utilisation {found['utilisation']} < {WHOLE_MIN}": case.workers == 1 or found["utilisation"] >= WHOLE_MIN,
+        f"steady utilisation {found['utilisation_steady']} < {STEADY_MIN}": found["utilisation_steady"] >= STEADY_MIN,
+        f"{found['refused']} refused": not found["refused"],
+        f"a burst of {found['burst_s']} s": found["burst_s"] <= BURST_MAX_S,
+    }
+    return [f"{found['case']}: {text}" for text, holds in held.items() if not holds]
+
+
+async def scene(case: Case, stack: Stack, folder: Path, minutes: float) -> Scene:
+    """Provider, topics and escalations of a case; no worker yet."""
+    folder.mkdir()
+    llm = LlmServer(
+        folder / "llm.log",
+        StandInOptions(
+            latency_median_ms=400,
+            limit_kind=case.kind,
+            requests_per_minute=case.limits["requests"],
+            tokens_per_minute=case.limits["tokens"],
+        ),
+    )
+    await llm.start()
+    settings = write_settings(
+        folder,
+        case.name,
+        bootstrap_servers=stack.bootstrap_servers,
+        triton="127.0.0.1:1",
+        llm_base_url=llm.base_url,
+        llm={"usd_per_hour": 100_000.0, "usd_per_day": 1_000_000.0, "deadline_s": 7_200.0, "output_tokens_max": 64},
+        endpoint={
+            "requests_per_minute": case.limits["requests"],
+            "tokens_per_minute": case.limits["tokens"],
+        },
+    )
+    await create(Connection(settings.kafka), plan(settings.kafka, None, partitions=PARTITIONS))
+    texts = escalated.texts(int(CALLS_PER_MINUTE_MAX * (minutes + 1)))
+    await asyncio.to_thread(
+        escalated.produce, stack.bootstrap_servers, settings.kafka.names.escalations, texts, partitions=PARTITIONS
+    )
+    return Scene(case, folder, llm)
+
+
+def watch(scenes: Sequence[Scene], until_s: float) -> None:
+    while time.monotonic() < until_s:
+        time.sleep(min(5.0, max(0.0, until_s - time.monotonic())))
+        for each in scenes:
+            each.check()
+
+
+async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """All cases side by side."""
+    cases = [Case(*each) for each in itertools.product(given.kinds, given.bounds, given.workers)]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        async with Stack.start(folder / "stack", triton=False, llm=False) as stack:
+            scenes = [await scene(case, stack, folder / case.name, given.minutes) for case in cases]
+            try:
+                for each in scenes:
+                    for _ in range(each.case.workers):
+                        each.start_worker()
+                began_s, third_s = time.monotonic(), given.minutes * 20
+                await asyncio.to_thread(watch, scenes, began_s + third_s)
+                for each in scenes:
+                    each.leave()
+                await asyncio.to_thread(watch, scenes, began_s + 2 * third_s)
+                for each in scenes:
+                    each.come()
+                await asyncio.to_thread(watch, scenes, began_s + 3 * third_s)
+                return [each.end() for each in scenes]
+            finally:
+                for each in scenes:
+                    for worker in each.fleet:
+                        worker.process.kill()
+                    await each.llm.process.stop()
+
+
+def main() -> int:
+    """Runs it; the exit status says whether the bars hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--bounds", nargs="+", default=("requests", "tokens"), choices=("requests", "tokens"))
+    parser.add_argument("--workers", nargs="+", type=int, default=(1, 3))
+    parser.add_argument("--json", action="store_true", help="one line")
+    given = parser.parse_args()
+    rows = asyncio.run(measure(given))
+    cases = [Case(*each) for each in itertools.product(given.kinds, given.bounds, given.workers)]
+    missed = [miss for row, case in zip(rows, cases, strict=True) for miss in misses(row, case)]
+    for row in rows:
+        print(json.dumps(row), file=sys.stderr)
+    found = {"minutes": given.minutes, "rows": rows, "misses": missed, "load_1m": round(os.getloadavg()[0], 1)}
+    print(json.dumps(found, indent=None if given.json else 2))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
