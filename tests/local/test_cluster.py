@@ -246,6 +246,9 @@ async def until_changed(ask: Callable[[], int], before: int, within_s: float = 2
 async def test_topics_are_looked_up_while_a_broker_is_away(cluster, replicated):
     """A worker may start while one broker of three is away, though aiokafka asks one of them at random."""
     connection = Connection(Kafka(bootstrap_servers=cluster.bootstrap_servers))
+    async with asyncio.timeout(20):  # the topic is new: until whoever is asked knows it
+        while not all([await look_up(connection, [replicated]) for _ in range(9)]):
+            await asyncio.sleep(0.1)
     await cluster.kill_broker(2)
     try:
         for _ in range(12):
