@@ -122,7 +122,7 @@ def figures(
     quiet = [(began_s, began_s + STEADY_AFTER_S), *((at_s, at_s + REBALANCE_S) for at_s in disturbed_s)]
     per_s = case.limits[case.bound] / 60
     steady = [(at_s, amount) for at_s, amount in taken if not any(since <= at_s < until for since, until in quiet)]
-    steady_s = ended_s - began_s - sum(until - since for since, until in quiet)
+    steady_s = ended_s - began_s - covered_s(quiet, ended_s)
     largest = max(amount for _, amount in taken)
     return {
         "calls": len(calls),
@@ -131,6 +131,16 @@ def figures(
         "refused": sum(call["status"] == 429 for call in calls),
         "burst_s": round((beyond(taken, per_s) - PARTITIONS * largest) / per_s, 2),
     }
+
+
+def covered_s(spans: Sequence[tuple[float, float]], ended_s: float) -> float:
+    """How long at least one of the spans lasts, up to the end."""
+    total_s, reached_s = 0.0, -math.inf
+    for since_s, until_s in sorted(spans):
+        clipped_s = min(until_s, ended_s)
+        total_s += max(0.0, clipped_s - max(since_s, reached_s))
+        reached_s = max(reached_s, clipped_s)
+    return total_s
 
 
 def beyond(taken: Sequence[tuple[float, float]], per_s: float) -> float:
