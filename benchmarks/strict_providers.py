@@ -43,6 +43,8 @@ from tests.stand_in import StandIn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_app.local.llm.options import LimitKind
+
 KINDS = ("token_bucket", "fixed_window", "sliding_log")
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = 600, 240_000
 UNBOUND = {"requests": 1_000_000, "tokens": 1_000_000_000}
@@ -58,7 +60,7 @@ BURST_MAX_S = 1.0
 class Case:
     """A provider and a fleet."""
 
-    kind: str
+    kind: LimitKind
     bound: str
     workers: int
 
