@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.worker import WorkerProcess
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
+from stream_app.local.llm.limits import LimitKind
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.llm_server import LlmServer
 from stream_app.local.stack import Stack
@@ -43,9 +44,7 @@ from tests.stand_in import StandIn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_app.local.llm.options import LimitKind
-
-KINDS = ("token_bucket", "fixed_window", "sliding_log")
+KINDS = tuple(LimitKind)
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = 600, 240_000
 UNBOUND = {"requests": 1_000_000, "tokens": 1_000_000_000}
 PARTITIONS = 6
@@ -237,7 +236,7 @@ def main() -> int:
     """Runs it; the exit status says whether the bars hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--kinds", nargs="+", type=LimitKind, default=KINDS, choices=KINDS)
     parser.add_argument("--bounds", nargs="+", default=("requests", "tokens"), choices=("requests", "tokens"))
     parser.add_argument("--workers", nargs="+", type=int, default=(1, 3))
     parser.add_argument("--json", action="store_true", help="one line")
