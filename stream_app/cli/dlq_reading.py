@@ -6,12 +6,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiokafka import TopicPartition
-
 from stream_app.cli.dlq_selection import letter_of
 from stream_app.codec.replays import decode_receipt, decode_receipt_key
-from stream_app.errors import ShuntError, StartError, UnreadableRecord
-from stream_app.kafka.reader import read_record, read_topic
+from stream_app.errors import ShuntError, UnreadableRecord
+from stream_app.kafka.reader import partitions_of, read_record, read_topic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -63,10 +61,7 @@ def replays_topic(dlq: str) -> str:
 
 async def bounds(connection: Connection, topic: str) -> Bounds:
     """Where the topic's partitions begin and end. Raises StartError for a topic that does not exist."""
-    facts = (await connection.topics([topic])).get(topic)
-    if facts is None:
-        raise StartError(f"there is no topic {topic!r}", advice="make the topics with `shunt topics create`")
-    assigned = [TopicPartition(topic, number) for number in range(facts.partitions)]
+    assigned = await partitions_of(connection, topic)
     consumer = connection.consumer(None, "shunt-dlq")
     await connection.start(consumer)
     try:

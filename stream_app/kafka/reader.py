@@ -22,6 +22,14 @@ POLL_MS = 500
 BATCH_RECORDS_MAX = 2_000
 
 
+async def partitions_of(connection: Connection, topic: str) -> list[TopicPartition]:
+    """The topic's partitions. Raises StartError for a topic that does not exist."""
+    facts = (await connection.topics([topic])).get(topic)
+    if facts is None:
+        raise StartError(f"there is no topic {topic!r}", advice="make the topics with `shunt topics create`")
+    return [TopicPartition(topic, number) for number in range(facts.partitions)]
+
+
 async def read_topic(
     connection: Connection,
     topic: str,
@@ -34,10 +42,7 @@ async def read_topic(
     `begin` is a place, or how many of the newest offsets of each partition to read. With `to_end` it ends at
     the end that the topic has now, else never. Raises StartError for a topic that does not exist.
     """
-    facts = (await connection.topics([topic])).get(topic)
-    if facts is None:
-        raise StartError(f"there is no topic {topic!r}", advice="make the topics with `shunt topics create`")
-    assigned = [TopicPartition(topic, number) for number in range(facts.partitions)]
+    assigned = await partitions_of(connection, topic)
     consumer = connection.consumer(None, "shunt-reader")
     await connection.start(consumer)
     try:
