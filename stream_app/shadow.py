@@ -160,6 +160,7 @@ class Shadow:
                 topic=self._settings.kafka.input_topic,
                 group=f"{self._settings.kafka.group}-shadow",
                 work=lane,
+                reach=lambda _: (),
                 make_output=lambda *args, **kwargs: LookedAt(self._see, *args, **kwargs),
             )
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
+from stream_app.kafka.connection import Connection
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.stack import Stack
+from stream_app.settings import Kafka
 
 ROOT = Path(__file__).parent.parent
 TEST_MODELS = ROOT / "tests" / "models"
@@ -74,15 +76,12 @@ def make_topic(stack: Stack, unique_name: Callable[[str], str]) -> MakeTopic:
 
 
 async def _create_topic(bootstrap_servers: str, topic: NewTopic) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await admin.start()
-    try:
+    connection = Connection(Kafka(bootstrap_servers=bootstrap_servers, input_topic=topic.name))
+    async with connection.admin() as admin:
         response = await admin.create_topics([topic])
-        # aiokafka returns refusals (a name in use, a bad setting) instead of raising them.
-        refused = [error for error in response.topic_errors if error[1] != 0]
-        assert not refused, refused
-    finally:
-        await admin.close()
+    # aiokafka returns refusals (a name in use, a bad setting) instead of raising them.
+    refused = [error for error in response.topic_errors if error[1] != 0]
+    assert not refused, refused
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from aiokafka.partitioner import murmur2
+from aiokafka.structs import TopicPartition
 
 from stream_app.classify.tally import Tally
 from stream_app.codec import (
@@ -96,6 +97,17 @@ class Outbox:
         partition = self.decisions_partition(tombstone.source.partition, tombstone.key)
         headers = self._codec.tombstone_headers(tombstone)
         return Outgoing(self._decisions.name, partition, tombstone.key, None, headers)
+
+    def reach(self, source_partition: int) -> list[TopicPartition]:
+        """Every partition that what becomes of that input partition's records may be written to."""
+        kept = source_partition < self._kept_numbers
+        decisions = self._decisions.each_partition
+        dlq = TopicPartition(self._dlq.name, source_partition % self._dlq.partitions)
+        return [
+            *(decisions[source_partition : source_partition + 1] if kept else decisions),
+            dlq,
+            *self._escalations.each_partition,
+        ]
 
     def decisions_partition(self, source_partition: int, key: bytes | None) -> int:
         """The input's number where the counts match, else murmur2 of the key as Java clients take it, else the

@@ -105,6 +105,7 @@ async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
                 topic=settings.kafka.input_topic,
                 group=group_of(settings),
                 work=lane,
+                reach=outbox.reach,
                 batch_bytes_max=batch_bytes_max,
             )
 

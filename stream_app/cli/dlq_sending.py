@@ -18,8 +18,6 @@ import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
-
 from stream_app.cli.dlq_fate import Send
 from stream_app.cli.dlq_reading import OPENED, read_letters, read_receipts, replays_topic
 from stream_app.codec.replays import receipt_key
@@ -29,12 +27,13 @@ from stream_app.kafka.topics import Cleanup, TopicPlan, create, look_up
 from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
     from stream_app.cli.dlq_fate import Fate, Judge
     from stream_app.cli.dlq_reading import Bounds, Page, Receipts
     from stream_app.cli.dlq_selection import Selection
     from stream_app.kafka.connection import Connection
+    from stream_app.kafka.topics import TopicFound
 
 LETTERS_PER_TRANSACTION = 500
 BYTES_PER_TRANSACTION = 4 * 1024 * 1024
@@ -47,24 +46,21 @@ RECEIPTS_WITHIN_S = 300.0
 class ReplayOutput(TransactionalOutput):
     """A transactional producer that consumes nothing: what was sent stands in the receipts, not in offsets."""
 
-    def __init__(self, connection: Connection, dlq: str, batch_bytes_max: int) -> None:
+    def __init__(self, connection: Connection, dlq: str, topics: Collection[TopicFound]) -> None:
+        """`topics` are those that a replay writes to."""
         self._dlq = dlq
         producer_id = f"shunt-dlq-replay-{dlq}"
+        batch_bytes_max = min([BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics)])
         super().__init__(
             lambda: connection.transactional_producer(producer_id, batch_bytes_max),
             "",
             connection.kafka.transaction_timeout_ms / 1000 * 2,
+            [tp for topic in topics for tp in topic.each_partition],
         )
 
     async def deliver(self, outgoing: Sequence[Outgoing]) -> None:
-        """All of `outgoing` or nothing. Raises MembershipLost or DeliveryRefused, as `commit` does."""
-        nowhere = {TopicPartition(self._dlq, 0): OffsetAndMetadata(0, "")}
-        if self.unanswered:
-            raise MembershipInterrupted("a request got no answer: it may come late, and end the next transaction")
-        await self._carry_out(outgoing, nowhere, f"sending {len(outgoing)} records back from {self._dlq}")
-
-    async def _send_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        """There are none."""
+        """All of `outgoing` or nothing. Raises as `publish` does."""
+        await self.publish(outgoing, f"sending {len(outgoing)} records back from {self._dlq}")
 
 
 class Replay:
@@ -124,21 +120,23 @@ class Replay:
         finally:
             await output.close()
 
-    async def _ready(self) -> int:
-        """Makes the topic of receipts where there is none; the largest batch that every topic takes."""
+    async def _ready(self) -> Collection[TopicFound]:
+        """Makes the topic of receipts where there is none; all topics that a replay writes to."""
         names = self._connection.kafka.names
-        found = await look_up(self._connection, [self._replays, names.input, names.escalations])
+        wanted = [self._replays, names.input, names.escalations]
+        found = await look_up(self._connection, wanted)
         if self._replays not in found:
             planned = TopicPlan(
                 "replays", self._replays, 1, -1, BATCH_BYTES_MAX, "shunt dlq", "shunt dlq", Cleanup.COMPACT
             )
             await create(self._connection, [planned])
+            found = await look_up(self._connection, wanted)
         elif found[self._replays].cleanup != Cleanup.COMPACT or found[self._replays].partitions != 1:
             raise StartError(
                 f"topic {self._replays!r} does not keep what was replayed for ever",
                 advice="give it one partition and cleanup.policy=compact",
             )
-        return min([BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in found.values())])
+        return found.values()
 
     async def _open(self, output: ReplayOutput, begin: Bounds) -> Receipts:
         """Every receipt there is, when nobody but we can write another."""

@@ -2,7 +2,8 @@
 
 Pure: time and chance are arguments. An event is worth its price while the money left reaches for the share of
 recent events that are as likely to change as it is: an order statistic over the last `RECENT`, as in online
-selection with a budget. Where the money reaches for all, all are worth it. Nothing has to wait for a better one:
+selection with a budget. How many are still to come is told by what came in the last `RATE_OVER_S` (exponentially
+weighted). Where the money reaches for all, all are worth it. Nothing has to wait for a better one:
 who is not worth it now takes the way of `on_budget` at once.
 """
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 RECENT = 500
 """Events that an event is compared with."""
+RATE_OVER_S = 600.0
+"""Time constant of the demand's average: a burst of a second must not pass for the demand of the whole hour."""
+RATE_SINCE_MIN_S = 60.0
+"""Nor must the first moments."""
 RECENT_MIN = 30
 """Fewer say nothing about the demand: until then everyone is worth it."""
 
@@ -38,20 +43,17 @@ class Left:
     s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    at_s: float
-    cost_nusd: int
-    change: float
-
-
 @dataclass(slots=True)
 class Spending:
     """Remembers recent demand, and says for each event whether the budget should be spent on it."""
 
-    _recent: deque[_Seen] = field(default_factory=lambda: deque[_Seen](maxlen=RECENT))
+    _recent: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT))
     _changes: list[float] = field(default_factory=list[float])
-    """Of `_recent`, in rising order."""
+    """Those of `_recent` in rising order."""
+    _demand_nusd: float = 0.0
+    """What everyone would have cost, those of `RATE_OVER_S` ago weighing 1/e."""
+    _since_s: float = math.nan
+    _last_s: float = math.nan
 
     def worth(self, change: float, cost_nusd: int, funds: Sequence[Left], *, now_s: float, draw: float) -> bool:
         """True where an event with this chance of `change` should be paid for now.
@@ -60,7 +62,7 @@ class Spending:
         number in [0, 1), which decides between equals. For the same past and draw, an event with a higher chance
         is worth it whenever one with a lower chance is.
         """
-        self._note(_Seen(now_s, cost_nusd, change))
+        self._note(change, cost_nusd, now_s)
         reach = min((self._reach(left, now_s) for left in funds), default=1.0)
         if reach >= 1.0:
             return True
@@ -71,16 +73,20 @@ class Spending:
 
     def _reach(self, left: Left, now_s: float) -> float:
         """The share of the events to come, as dear and as frequent as the recent ones, that can be paid."""
-        passed_s = now_s - self._recent[0].at_s
-        if len(self._recent) < RECENT_MIN or passed_s <= 0:
+        if len(self._recent) < RECENT_MIN:
             return 1.0
-        # The first of them opened the time that has passed; the others came in it.
-        asked_nusd = sum(seen.cost_nusd for seen in self._recent) - self._recent[0].cost_nusd
-        to_come_nusd = asked_nusd / passed_s * left.s
+        since_s = max(now_s - self._since_s, RATE_SINCE_MIN_S)
+        over_s = RATE_OVER_S * -math.expm1(-since_s / RATE_OVER_S)
+        to_come_nusd = self._demand_nusd / over_s * left.s
         return left.nusd / to_come_nusd if to_come_nusd > 0 else 1.0
 
-    def _note(self, seen: _Seen) -> None:
+    def _note(self, change: float, cost_nusd: int, now_s: float) -> None:
+        if not self._recent:
+            self._since_s = self._last_s = now_s
         if len(self._recent) == RECENT:
-            del self._changes[bisect_left(self._changes, self._recent[0].change)]
-        self._recent.append(seen)
-        insort(self._changes, seen.change)
+            del self._changes[bisect_left(self._changes, self._recent[0])]
+        self._recent.append(change)
+        insort(self._changes, change)
+        self._demand_nusd *= math.exp((self._last_s - now_s) / RATE_OVER_S)
+        self._demand_nusd += cost_nusd
+        self._last_s = now_s

@@ -93,6 +93,9 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
         require_budget(settings, price, topics[settings.kafka.names.escalations].partitions)
         codec = Codec(settings.events, settings.kafka.group)
         batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
+        names = settings.kafka.names
+        outputs = [topics[name].each_partition for name in (names.decisions, names.dlq, names.review)]
+        reach = [tp for each_partition in outputs for tp in each_partition]
 
         def membership(lane: EscalateLane) -> Membership:
             return Membership(
@@ -100,6 +103,7 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
                 topic=settings.kafka.names.escalations,
                 group=group_of(settings),
                 work=lane,
+                reach=lambda _: reach,
                 batch_bytes_max=batch_bytes_max,
                 fetch=FETCH,
             )

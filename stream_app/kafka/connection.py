@@ -27,6 +27,7 @@ HEARTBEATS_PER_SESSION = 5
 """Kafka asks for at least three; five survive a slow one."""
 ASK_WITHIN_S = 20.0
 """How long a cluster that lacks a broker may take to answer; a stalled one is noticed after ten."""
+CONTROLLER_WITHIN_S = 10.0
 ASK_PAUSE_S = 0.3
 METADATA_MAX_AGE_MS = 10_000
 """How late a partition that was added is noticed (Kafka's default is five minutes)."""
@@ -124,6 +125,8 @@ class Connection:
         try:
             try:
                 await client.start()
+                async with asyncio.timeout(CONTROLLER_WITHIN_S):
+                    await _controller_known(client)
             except (KafkaError, OSError, ValueError) as error:
                 raise self._unreachable() from error
             yield client
@@ -180,3 +183,11 @@ class Connection:
                 values = {entry[0]: entry[1] for entry in entries}
                 found[name] = int(values.get("max.message.bytes") or 1_048_588)
         return found
+
+
+async def _controller_known(client: AIOKafkaAdminClient) -> None:
+    """A broker that has just stood still knows of no broker, itself included: aiokafka fails on that with a bug."""
+    inside = cast("Any", client)._client  # noqa: SLF001 - no public way leads to it
+    while inside.cluster.controller is None:
+        await inside.force_metadata_update()
+        await asyncio.sleep(ASK_PAUSE_S)

@@ -32,7 +32,7 @@ from stream_app.kafka.stalls import StallWatch
 from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from aiokafka import AIOKafkaConsumer
     from aiokafka.structs import TopicPartition
@@ -67,14 +67,17 @@ class Membership(ConsumerRebalanceListener):
         topic: str,
         group: str,
         work: LaneWork,
+        reach: Callable[[int], Collection[TopicPartition]],
         batch_bytes_max: int = BATCH_BYTES_MAX,
         fetch: FetchBounds = FULL_FETCHES,
         make_output: Callable[..., TransactionalOutput] = TransactionalOutput,
     ) -> None:
+        """`reach` tells for a partition of `topic` every one that `work` may write to when it delivers from it."""
         self._connection = connection
         self._topic = topic
         self._group = group
         self._work = work
+        self._reach = reach
         self._fetch = fetch
         self._batch_bytes_max = min(batch_bytes_max, BATCH_BYTES_MAX)
         self._make_output = make_output
@@ -276,6 +279,7 @@ class Membership(ConsumerRebalanceListener):
             lambda: self._connection.transactional_producer(producer_id, self._batch_bytes_max),
             self._group,
             self._connection.kafka.transaction_timeout_ms / 1000 * 2,
+            self._reach(tp.partition),
         )
 
     # Failing

@@ -59,7 +59,6 @@ class OwnedPartition:
     def __init__(self, tp: TopicPartition, make_output: Callable[[], TransactionalOutput], owner: Owner) -> None:
         self.tp = tp
         self.life = PartitionLife()
-        self.committed = -1
         self.position = 0
         """Next offset to fetch: every record below it has reached the lane."""
         self.end = 0
@@ -78,6 +77,11 @@ class OwnedPartition:
     def number(self) -> int:
         """The partition's number within its topic."""
         return self.tp.partition
+
+    @property
+    def committed(self) -> int:
+        """The committed offset, as far as we know; -1 before the partition is open."""
+        return self._stands.offset
 
     @property
     def may_deliver(self) -> bool:
@@ -122,7 +126,7 @@ class OwnedPartition:
 
     def begins(self, committed: Committed) -> None:
         """The group has committed so much of it."""
-        self.committed, self._stands = committed.offset, committed
+        self._stands = committed
 
     async def _renew_epoch(self) -> None:
         """Another producer, whose epoch nothing that was sent before can have (`TransactionalOutput.unanswered`).

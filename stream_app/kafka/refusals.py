@@ -75,7 +75,8 @@ def translate(error: BaseException, doing: str, source: str | None = None) -> Sh
     """An error of aiokafka as one of ours: DeliveryRefused for good, MembershipInterrupted where Kafka was away.
 
     Else MembershipLost. aiokafka wraps an answer it did not expect, such as that of a coordinator that is loading,
-    into a plain KafkaError. `source` is the topic that a transaction consumes: it writes to the others.
+    into a plain KafkaError. `source` is the topic that a transaction consumes, if any: it writes to the others. None
+    where there is no transaction.
     """
     for refusal in (error, error.__cause__):
         advice = _advice(refusal, source)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
+from aiokafka.structs import TopicPartition
 
 from stream_app.errors import StartError
 
@@ -63,6 +64,11 @@ class TopicFound:
     cleanup: str
     retention_ms: int
     message_bytes_max: int
+
+    @property
+    def each_partition(self) -> list[TopicPartition]:
+        """All its partitions."""
+        return [TopicPartition(self.name, number) for number in range(self.partitions)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, ProducerClosed
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.errors import MembershipInterrupted
+from stream_app.kafka.hanging import end_what_hangs
 from stream_app.kafka.refusals import LOST, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from aiokafka import AIOKafkaProducer
 
@@ -46,10 +47,18 @@ class TransactionalOutput:
     MembershipLost and leave nothing behind.
     """
 
-    def __init__(self, make_producer: Callable[[], AIOKafkaProducer], group: str, commit_timeout_s: float) -> None:
+    def __init__(
+        self,
+        make_producer: Callable[[], AIOKafkaProducer],
+        group: str,
+        commit_timeout_s: float,
+        reach: Collection[TopicPartition] = (),
+    ) -> None:
+        """`reach`: every partition that this output, and the earlier ones of its transactional id, may write to."""
         self._producer = make_producer()
         self._group = group
         self._commit_timeout_s = commit_timeout_s
+        self._reach = reach
         self._running: asyncio.Task[None] | None = None
         self.unanswered = False
         """A request was given up without an answer, and sent again. The broker may still handle the first one, and
@@ -59,8 +68,8 @@ class TransactionalOutput:
     async def open(self) -> None:
         """InitProducerId: fences the previous owner and waits for its last transaction to end.
 
-        Raises DeliveryRefused, MembershipLost, or MembershipInterrupted where another try may succeed; the caller
-        sets the deadline.
+        Then ends what Kafka may have left of it without an end (`stream_app.kafka.hanging`). Raises DeliveryRefused,
+        MembershipLost, or MembershipInterrupted where another try may succeed; the caller sets the deadline.
         """
         doing = "opening a transactional producer"
         try:
@@ -70,6 +79,10 @@ class TransactionalOutput:
         except AssertionError as error:  # the broker told of no broker that lives, itself included: it was suspended
             raise MembershipInterrupted(f"lost while {doing} ({error})") from error
         self._listen()
+        try:
+            await end_what_hangs(self._producer, self._reach, self._group)
+        except (*LOST, KafkaError, AssertionError) as error:
+            raise translate(error, "ending what an earlier transaction left open", source="") from error
 
     def _listen(self) -> None:
         """Hears of requests without an answer: aiokafka repeats them by itself, and tells nobody."""
@@ -102,6 +115,15 @@ class TransactionalOutput:
         doing = f"committing the offsets of {len(offsets)} partitions"
         await self._carry_out((), {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}, doing)
 
+    async def publish(self, outgoing: Sequence[Outgoing], doing: str) -> None:
+        """Delivers `outgoing` and commits no offset: all of it or nothing. `doing` is what an error names.
+
+        Raises as `commit` does; MembershipInterrupted after a request without an answer (`unanswered`) too.
+        """
+        if self.unanswered:
+            raise MembershipInterrupted(f"lost while {doing} (a request got no answer, and may still be handled)")
+        await self._carry_out(outgoing, {}, doing)
+
     async def _carry_out(
         self, outgoing: Sequence[Outgoing], offsets: dict[TopicPartition, OffsetAndMetadata], doing: str
     ) -> None:
@@ -113,7 +135,7 @@ class TransactionalOutput:
     async def _transaction(
         self, outgoing: Sequence[Outgoing], offsets: dict[TopicPartition, OffsetAndMetadata], doing: str
     ) -> None:
-        source = next(iter(offsets)).topic
+        source = next((tp.topic for tp in offsets), "")
         step = "begin"
         try:
             async with asyncio.timeout(self._commit_timeout_s):
@@ -181,7 +203,8 @@ class TransactionalOutput:
                 raise result
 
     async def _send_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        await self._producer.send_offsets_to_transaction(cast("Any", offsets), self._group)
+        if offsets:
+            await self._producer.send_offsets_to_transaction(cast("Any", offsets), self._group)
 
     async def _abort(self) -> None:
         """Aborts as far as that is possible: a fenced producer cannot, and need not."""

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 from stream_app.cli import dlq_sending, main
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
     from stream_app.events import Outgoing
     from stream_app.kafka.connection import Connection
+    from stream_app.kafka.topics import TopicFound
 
 WITHOUT = os.environ.get("WITHOUT")
 SIGNAL, POINT, NUMBER = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
@@ -40,10 +41,10 @@ class Struck(dlq_sending.ReplayOutput):
 
     number = -1
 
-    def __init__(self, connection: Connection, dlq: str, batch_bytes_max: int) -> None:
-        super().__init__(connection, dlq, batch_bytes_max)
+    def __init__(self, connection: Connection, dlq: str, topics: Collection[TopicFound]) -> None:
+        super().__init__(connection, dlq, topics)
         if WITHOUT == "fencing":
-            self._producer = connection.transactional_producer(uuid.uuid4().hex, batch_bytes_max)
+            self._producer = connection.transactional_producer(uuid.uuid4().hex)
 
     async def open(self) -> None:
         await super().open()

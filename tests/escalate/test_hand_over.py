@@ -115,8 +115,13 @@ async def test_kill_9_loses_no_event_and_repeats_only_what_was_in_the_air(stack,
     llm.fault("slow", match="order 3)", delay_s=600)  # holds partition 0's commit point back
     texts = escalated.texts(400)
     await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", texts)
+
+    def finals_of(*partitions: int) -> int:
+        decisions = escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")
+        return sum(decision["source"]["offset"] % 3 in partitions for decision in decisions)
+
     async with process(settings, tmp_path / "worker.log") as worker:
-        await until(lambda: len(escalated.finals(stack.bootstrap_servers, f"{prefix}-decisions")) > 120)
+        await until(lambda: finals_of(0) > 40 and finals_of(0, 1, 2) > 120)
         worker.kill()
     called_before = len(llm.calls())
     offset, metadata = (await committed_metadata(stack.bootstrap_servers, settings))[0]
@@ -132,15 +137,20 @@ async def test_kill_9_loses_no_event_and_repeats_only_what_was_in_the_air(stack,
     assert called_before + 400 - 120 >= len(llm.calls())
 
 
+@pytest.mark.parametrize("prefix", [1], indirect=True)
 async def test_the_lease_stands_in_the_metadata_before_anything_is_spent(stack, llm, prefix, tmp_path):  # noqa: F811
-    """A killed worker's whole lease counts as spent: the fleet's bill stays below the budget through kills."""
+    """A killed worker's whole lease counts as spent: the fleet's bill stays below the budget through kills.
+
+    One partition: of three, the first that opens would degrade what passes its own share.
+    """
     endpoint = {"usd_per_million_input": 1_000, "usd_per_million_output": 1_000}
     settings = escalated.settings(
         stack.bootstrap_servers, llm.base_url, prefix, endpoint=endpoint, usd_per_hour=90.0, on_budget="degrade"
     )
     llm.admin("latency", {"median_ms": 100, "sigma": 0.3})
     llm.fault("hang", match="order 99)")
-    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, f"{prefix}-escalations", escalated.texts(300))
+    topic = f"{prefix}-escalations"
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(300), partitions=1)
     async with process(settings, tmp_path / "worker.log"):
         await until(lambda: len(llm.calls()) > 15)
         committed = await committed_metadata(stack.bootstrap_servers, settings)

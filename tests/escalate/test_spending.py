@@ -76,6 +76,23 @@ def test_demand_that_grows_is_noticed():
     assert late > 100
 
 
+def test_a_burst_is_not_taken_for_the_hours_demand():
+    """An event a second, and the budget for 600 an hour; then 150 within a second: a quarter of them is paid for.
+
+    The demand of half an hour is known by then. Taken for a rate, the burst's would be 150 times it, and nobody of
+    it would be worth it.
+    """
+    rng, spending = random.Random(6), Spending()
+    half_of_it = Left(300 * CALL_NUSD, 1_800.0)
+    for second in range(1_800):
+        spending.worth(rng.random(), CALL_NUSD, [half_of_it], now_s=float(second), draw=rng.random())
+    burst = [
+        spending.worth(rng.random(), CALL_NUSD, [half_of_it], now_s=1_800 + place / 150, draw=rng.random())
+        for place in range(150)
+    ]
+    assert 10 <= sum(burst) <= 50
+
+
 @given(
     st.lists(st.floats(0, 1), min_size=RECENT_MIN, max_size=80),
     st.floats(0, 1),

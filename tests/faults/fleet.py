@@ -84,13 +84,16 @@ class Fleet:
                 for worker in self.workers.values():
                     if not worker.wanted or worker.running:
                         continue
-                    now_s = time.monotonic()
-                    if worker.restart_at_s == 0:
-                        status = worker.process.returncode if worker.process else 0
-                        self.exits.append(Exit(worker.name, status, time.time(), self.last_line(worker)))
-                        worker.restart_at_s = now_s + RESTART_PAUSE_S
-                    elif now_s >= worker.restart_at_s:
+                    self._note_exit(worker)
+                    if time.monotonic() >= worker.restart_at_s:
                         self._start(worker)
+
+    def _note_exit(self, worker: Worker) -> None:
+        """Once for each process that ended unasked."""
+        if worker.restart_at_s == 0:
+            status = worker.process.returncode if worker.process else 0
+            self.exits.append(Exit(worker.name, status, time.time(), self.last_line(worker)))
+            worker.restart_at_s = time.monotonic() + RESTART_PAUSE_S
 
     def log_path(self, worker: Worker) -> Path:
         return self.folder / f"{worker.name}-{worker.starts}.log"
@@ -139,13 +142,17 @@ class Fleet:
         self.workers[name].process.send_signal(signal.SIGCONT)
 
     def leave(self, name: str, within_s: float) -> tuple[int, float]:
-        """SIGTERM: the exit status, and how long the drain took; -9 where it had to be killed after `within_s`."""
+        """SIGTERM: the exit status, and how long the drain took; -9 where it had to be killed after `within_s`.
+
+        One that has just ended by itself, for lack of a broker, say, stands in `exits` and has nothing to drain: 0.
+        """
         worker = self.workers[name]
         with self._lock:
             worker.wanted = False
             process = worker.process
             if not worker.running:
-                return process.returncode, 0.0
+                self._note_exit(worker)
+                return 0, 0.0
             process.terminate()
         began_s = time.monotonic()
         try:

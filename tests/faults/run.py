@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import tempfile
 import threading
 import time
@@ -115,22 +116,25 @@ class Report:
 
 
 def run(plan: Plan, folder: Path | None = None) -> Report:
-    """Starts everything, in a folder that goes away where none is given, and ends everything."""
-    with tempfile.TemporaryDirectory(prefix="shunt-faults-", ignore_cleanup_errors=True) as scratch:
-        place = folder or Path(scratch)
-        place.mkdir(parents=True, exist_ok=True)
-        stack = Stack(
-            place / "stack",
-            brokers=plan.brokers,
-            model_repository=[ROOT / "tests" / "models"],
-            load_models=["scripted"],
-            llm_options=StandInOptions(latency_median_ms=LATENCY_MS, seed=plan.seed),
-        )
-        asyncio.run(stack.open())
-        try:
-            return run_on(plan, stack, place)
-        finally:
-            asyncio.run(stack.close())
+    """Starts everything and ends everything. A folder that is not given goes away, if the run was sound."""
+    place = folder or Path(tempfile.mkdtemp(prefix="shunt-faults-"))
+    place.mkdir(parents=True, exist_ok=True)
+    print(f"logs and Kafka's data: {place}", flush=True)
+    stack = Stack(
+        place / "stack",
+        brokers=plan.brokers,
+        model_repository=[ROOT / "tests" / "models"],
+        load_models=["scripted"],
+        llm_options=StandInOptions(latency_median_ms=LATENCY_MS, seed=plan.seed),
+    )
+    asyncio.run(stack.open())
+    try:
+        report = run_on(plan, stack, place)
+    finally:
+        asyncio.run(stack.close())
+    if folder is None and report.sound:
+        shutil.rmtree(place, ignore_errors=True)
+    return report
 
 
 def run_on(plan: Plan, stack: Stack, folder: Path, name: str = "reviews") -> Report:

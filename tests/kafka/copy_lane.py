@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from aiokafka.structs import TopicPartition
+
 from stream_app.errors import MembershipLost
 from stream_app.events import Outgoing
 from stream_app.kafka.connection import Connection
@@ -38,7 +40,12 @@ class CopyLane:
         )
         self.target = target
         self.membership = Membership(
-            Connection(settings), topic=source, group=group, work=self, make_output=make_output
+            Connection(settings),
+            topic=source,
+            group=group,
+            work=self,
+            reach=lambda number: [TopicPartition(target, number)],
+            make_output=make_output,
         )
         self.pending: dict[OwnedPartition, list[ConsumerRecord]] = {}
         self.tasks: dict[OwnedPartition, asyncio.Task[None]] = {}

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 COUNTS = st.sampled_from([6, 3, 1])
 REQUESTS = st.sampled_from([9, 2, 1, 3, 0])
 """A transaction takes three: produce, offsets, end."""
+OPENING = 3
+"""Requests of an opening: the fence, the end of what hangs, and what is committed."""
 DECIDED = st.sampled_from([(0,), (1,), (0, 0, 0), (2, 1, 0), ()])
 YES_OR_NO = st.sampled_from([True, False])
 
@@ -100,7 +102,7 @@ class PartitionMachine(RuleBasedStateMachine):
         self.assignments = 0
         self.workers = [self._new_worker() for _ in range(self.workers_count)]
         self._do(self.workers[0].assign, 0)
-        self._requests_done(self.workers[0], 2)
+        self._requests_done(self.workers[0], OPENING)
 
     def _new_worker(self) -> Worker:
         async def make() -> Worker:
@@ -147,7 +149,7 @@ class PartitionMachine(RuleBasedStateMachine):
     # The group
 
     @precondition(lambda self: self._any(free))
-    @rule(data=st.data(), meanwhile=YES_OR_NO, requests=st.sampled_from([2, 1, 0]))
+    @rule(data=st.data(), meanwhile=YES_OR_NO, requests=st.sampled_from([OPENING, 2, 1, 0]))
     def assign(self, data: st.DataObject, meanwhile: bool, requests: int) -> None:
         """To a worker without it; who has it is not always asked first (a stalled worker is expelled unawares).
 
@@ -163,7 +165,7 @@ class PartitionMachine(RuleBasedStateMachine):
     def _assign(self, worker: Worker) -> None:
         self.assignments += 1
         self._do(worker.assign, self.assignments)
-        self._requests_done(worker, 2)
+        self._requests_done(worker, OPENING)
 
     @precondition(lambda self: self._any(asked_back))
     @rule(data=st.data(), too_slow=YES_OR_NO, comes_back=YES_OR_NO)
@@ -243,7 +245,7 @@ class PartitionMachine(RuleBasedStateMachine):
         self._do(self._one(data, waits).process.go_on, fate)
 
     @precondition(lambda self: self._any(has_it))
-    @rule(data=st.data(), fault=st.sampled_from(["kill", "kill", "transactions", "time"]))
+    @rule(data=st.data(), fault=st.sampled_from(["kill", "kill", "transactions", "no markers", "time"]))
     def a_fault(self, data: st.DataObject, fault: str) -> None:
         """A worker is killed and nothing of it gets another turn, open transactions time out, or commits do."""
         match fault:
@@ -251,6 +253,8 @@ class PartitionMachine(RuleBasedStateMachine):
                 self.workers[self.workers.index(self._one(data, has_it))] = self._new_worker()
             case "transactions":
                 self.broker.time_out_transactions()
+            case "no markers":
+                self.broker.time_out_without_markers()
             case _:
                 self._time_passes(31.0)
 
@@ -473,6 +477,17 @@ class OffsetsOutside(TransactionalOutput):
             raise MembershipLost(str(error)) from error
 
 
+class EndsNothing(TransactionalOutput):
+    """What the last owner left hanging is left alone."""
+
+    async def open(self) -> None:
+        await self._producer.start()
+
+
+class LeavesHanging(HotWorker):
+    make_output = EndsNothing
+
+
 class UncheckedSends(HotWorker):
     make_output = UncheckedOutput
 
@@ -518,6 +533,7 @@ MUTANTS = [
     mutant("no fencing, hot lane", HotWorker, NoFence),
     mutant("no fencing, slow lane", SlowWorker, NoFence),
     mutant("sends not checked", UncheckedSends),
+    mutant("what hangs is not ended", LeavesHanging),
     mutant("offsets outside the transaction", OffsetsApart),
     mutant("runs out of turn", OutOfTurn),
     mutant("base of the metadata not compared", AnyBase),

@@ -1,0 +1,80 @@
+"""Ends what an earlier transaction has left without an end, before its records can come alive.
+
+A transaction coordinator takes a partition that has no leader at the moment for a deleted one: it writes no marker
+there, and calls the transaction complete (KAFKA-20734, Kafka 4.x). So it goes after the restart of a broker that is
+alone, for what the kill left open. The records hang: no `read_committed` reader passes them, and the next
+commit of the same transactional id makes them count, although their offset was never committed and their input has
+been decided again. Nobody is told of it, and asking a partition for its open transactions takes a right to read it.
+
+So the owner's first transaction is empty, names every partition its owner may write to, and is aborted: its markers
+end whatever hangs. And its second shows that they were written: the coordinator takes it only after the
+first is complete, and where both were answered on one connection, by one process, that knew of the partitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka.client import ConnectionGroup, CoordinationType
+
+from stream_app.errors import MembershipInterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from aiokafka import AIOKafkaProducer
+    from aiokafka.structs import TopicPartition
+
+LOOK_EVERY_S = 0.005
+
+
+async def end_what_hangs(producer: AIOKafkaProducer, reach: Collection[TopicPartition], group: str) -> None:
+    """Returns when nothing of this producer's transactional id is open in `reach`, nor in the offsets of `group`.
+
+    `producer` is started and in no transaction; an empty `group` means no offsets. Raises MembershipInterrupted
+    where it cannot be told, KafkaError or AssertionError as a transaction does; the caller sets the deadline.
+    """
+    if not reach and not group:
+        return
+    transactions = _Transactions(producer)
+    await transactions.add(reach, group)
+    before = transactions.connection()
+    await producer.abort_transaction()
+    await transactions.add((), group) if group else await transactions.add(list(reach)[:1], "")
+    proven = before is not None and transactions.connection() is before
+    await producer.abort_transaction()
+    if not proven:
+        raise MembershipInterrupted("the transaction coordinator was lost while an earlier transaction was ended")
+
+
+class _Transactions:
+    """The part of aiokafka's producer that has no public face: a transaction's partitions, without records."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = cast("Any", producer)
+        self._manager = self._producer._txn_manager  # noqa: SLF001 - see above
+        self._sender = self._producer._sender  # noqa: SLF001
+
+    async def add(self, partitions: Collection[TopicPartition], group: str) -> None:
+        """Begins a transaction that names `partitions` and the offsets of `group`."""
+        await self._producer.begin_transaction()
+        for tp in partitions:
+            self._manager.maybe_add_partition_to_txn(tp)
+        while self._manager.partitions_to_add():  # the sender's task adds them
+            self._raise_failure()
+            await asyncio.sleep(LOOK_EVERY_S)
+        while group and not await self._sender._do_add_offsets_to_txn(group):  # noqa: SLF001
+            self._raise_failure()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """Raises what has failed the transaction, if anything has: a missing right, a newer owner."""
+        ending = self._manager.wait_for_transaction_end()
+        if ending is not None and ending.done():
+            ending.result()
+
+    def connection(self) -> object:
+        """The connection to the transaction coordinator, None where there is none."""
+        node_id = self._sender._coordinators.get(CoordinationType.TRANSACTION)  # noqa: SLF001
+        return self._producer.client._conns.get((node_id, ConnectionGroup.COORDINATION))  # noqa: SLF001

@@ -1,0 +1,157 @@
+"""Records of a transaction that Kafka has ended without its markers: the partition's next owner ends it first.
+
+Kafka writes no marker where a partition has no leader at that moment (KAFKA-20734), as after a lone broker's restart.
+What the transaction wrote hangs in the partition, and the next commit of the same transactional id ends that too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+
+import pytest
+from aiokafka.client import ConnectionGroup
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from stream_app.errors import MembershipInterrupted
+from stream_app.events import Outgoing
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.transactions import TransactionalOutput
+from stream_app.settings import Kafka
+from tests.kafka.copy_lane import CopyLane
+from tests.kafka.reading import committed_and_end, produce, read_all
+from tests.kafka.running import running, until
+
+VERIFICATION = "transaction.partition.verification.enable"
+VALUES = [str(number).encode() for number in range(100)]
+
+
+@contextmanager
+def unverified_partitions(bootstrap_servers: str):
+    """The broker takes records for partitions that are not in the transaction: that makes them hang by hand."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+
+    def alter(operation: AlterConfigOpType, value: str | None) -> None:
+        entry = ConfigEntry(VERIFICATION, value, incremental_operation=operation)
+        resource = ConfigResource(ResourceType.BROKER, "1", incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result()
+
+    alter(AlterConfigOpType.SET, "false")
+    try:
+        yield
+    finally:
+        alter(AlterConfigOpType.DELETE, None)
+
+
+async def leave_hanging(bootstrap_servers: str, source: str, target: str, group: str, *, offset: int | None) -> None:
+    """The owner of `source`/0 copies all and dies; its transaction ends without markers where that counts.
+
+    With `offset`, what it wants to commit hangs too.
+    """
+    settings = Kafka.model_validate({"bootstrap_servers": bootstrap_servers, "input_topic": source})
+    producer = Connection(settings).transactional_producer(f"{group}:{source}:0")
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        await producer.send_and_wait(target, b"never counts", partition=1)  # the coordinator knows of this one alone
+        manager = producer._txn_manager
+        manager._txn_partitions.add(TopicPartition(target, 0))
+        for value in VALUES:
+            await producer.send(target, value, partition=0)
+        await producer.flush()
+        if offset is not None:
+            manager._txn_consumer_group = group
+            await producer.send_offsets_to_transaction(
+                {TopicPartition(source, 0): OffsetAndMetadata(offset, "")}, group
+            )
+        await producer.abort_transaction()
+    finally:
+        await producer.stop()
+
+
+@pytest.mark.parametrize("offset", [None, 70])
+async def test_what_hangs_of_the_last_owner_never_counts(stack, make_topic, unique_name, offset):
+    """Every record is copied once, and the committed offset is the new owner's: what hangs does not come alive."""
+    source, target, group = make_topic("in", partitions=1), make_topic("out", partitions=2), unique_name("group")
+    servers = stack.bootstrap_servers
+    await asyncio.to_thread(produce, servers, source, VALUES)
+    await found(servers, source, target, group)
+    await asyncio.to_thread(produce, servers, source, VALUES)
+    with unverified_partitions(servers):
+        await leave_hanging(servers, source, target, group, offset=offset)
+    lane = CopyLane(servers, source, target, group)
+    async with running(lane):
+        await until(lambda: lane.copied == len(VALUES))
+        await until(lambda: all(partition.lag == 0 for partition in lane.membership.owned))
+    copies = Counter(message.value() for message in await asyncio.to_thread(read_all, servers, target))
+    assert copies == Counter(VALUES * 2)
+    committed, end = (await asyncio.to_thread(committed_and_end, servers, source, group))[0]
+    assert committed == end
+
+
+class CutOff(TransactionalOutput):
+    """The connection to the transaction coordinator breaks just after the abort that ends what hangs."""
+
+    times = 0
+
+    async def open(self) -> None:
+        producer = self._producer
+        abort = producer.abort_transaction
+
+        async def aborting() -> None:
+            await abort()
+            if CutOff.times == 0:
+                CutOff.times += 1
+                producer.client._conns[1, ConnectionGroup.COORDINATION].close()
+
+        producer.abort_transaction = aborting
+        await super().open()
+
+
+async def test_an_end_that_may_not_have_reached_the_partitions_is_made_again(
+    stack, make_topic, unique_name, monkeypatch
+):
+    """A coordinator that restarts may end our empty transaction without its markers too: it does not count then."""
+    monkeypatch.setattr(CutOff, "times", 0)
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    settings = Kafka.model_validate({"bootstrap_servers": stack.bootstrap_servers, "input_topic": source})
+    connection = Connection(settings)
+    for times in (0, 1):
+        output = CutOff(
+            lambda: connection.transactional_producer(f"{group}:{source}:0"), group, 10, [TopicPartition(target, 0)]
+        )
+        try:
+            with pytest.raises(MembershipInterrupted) if times == 0 else nullcontext():
+                await output.open()
+        finally:
+            await output.close()
+    assert CutOff.times == 1
+
+
+async def test_nothing_is_published_after_a_request_without_an_answer(stack, make_topic, unique_name):
+    """It may still be handled, and end the next transaction of the same epoch: another producer must begin."""
+    target = make_topic("out")
+    connection = Connection(Kafka.model_validate({"bootstrap_servers": stack.bootstrap_servers, "input_topic": "in"}))
+    output = TransactionalOutput(
+        lambda: connection.transactional_producer(unique_name("id")), "", 10, [TopicPartition(target, 0)]
+    )
+    await output.open()
+    try:
+        await output.publish([Outgoing(target, 0, None, b"one", ())], "publishing one")
+        output.unanswered = True
+        with pytest.raises(MembershipInterrupted, match="publishing two"):
+            await output.publish([Outgoing(target, 0, None, b"two", ())], "publishing two")
+    finally:
+        await output.close()
+    found = await asyncio.to_thread(read_all, stack.bootstrap_servers, target)
+    assert [message.value() for message in found] == [b"one"]
+
+
+async def found(servers: str, source: str, target: str, group: str) -> None:
+    """The group has owned the partition before, and committed."""
+    lane = CopyLane(servers, source, target, group)
+    async with running(lane):
+        await until(lambda: lane.copied == len(VALUES))
