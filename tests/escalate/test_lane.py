@@ -166,7 +166,7 @@ async def test_at_its_deadline_an_event_is_degraded_and_certified_false(stack, l
     """
     settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix, deadline_s=2.0, timeout_s=30.0)
     llm.fault("hang", match="hangs")
-    decisions = await run_through(stack, settings, [f"{text} hangs" for text in escalated.texts(9)])
+    decisions = await run_through(stack, settings, [f"{text} hangs" for text in escalated.texts(9)], partitions=1)
     assert escalated.finals_per_source(decisions) == Counter(range(9))
     for decision in decisions:
         answer = decision["answers"]["sentiment"]
