@@ -2,13 +2,14 @@
 
 A transaction coordinator takes a partition that has no leader at the moment for a deleted one: it writes no marker
 there, and calls the transaction complete (KAFKA-20734, Kafka 4.x). So it goes after the restart of a broker that is
-alone, for what the kill left open. The records hang: no `read_committed` reader passes them, and the next
-commit of the same transactional id makes them count, although their offset was never committed and their input has
-been decided again. Nobody is told of it, and asking a partition for its open transactions takes a right to read it.
+alone, for what the kill left without an end. The records hang: no `read_committed` reader passes them, and the next
+marker of the same transactional id ends them, whatever the coordinator had decided. A commit makes aborted ones
+count, although their offset was never committed and their input has been decided again; an abort takes committed
+ones away. Nobody is told of it, and asking a partition for its open transactions takes a right to read it.
 
-So the owner's first transaction is empty, names every partition its owner may write to, and is aborted: its markers
-end whatever hangs. And its second shows that they were written: the coordinator takes it only after the
-first is complete, and where both were answered on one connection, by one process, that knew of the partitions.
+So a producer's first transaction is empty, names every partition that its owner may write to, and ends as the last
+one of its id did (`last_transaction`). And a second one shows that its markers were written: the coordinator takes
+it only after the first is complete, and both were answered on one connection, by one process.
 """
 
 from __future__ import annotations
@@ -29,20 +30,23 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.005
 
 
-async def end_what_hangs(producer: AIOKafkaProducer, reach: Collection[TopicPartition], group: str) -> None:
+async def end_what_hangs(
+    producer: AIOKafkaProducer, reach: Collection[TopicPartition], group: str, *, commit: bool
+) -> None:
     """Returns when nothing of this producer's transactional id is open in `reach`, nor in the offsets of `group`.
 
-    `producer` is started and in no transaction; an empty `group` means no offsets. Raises MembershipInterrupted
+    What was is committed with `commit`, else aborted. `producer` is started and in no transaction; an empty
+    `group` means no offsets. Raises MembershipInterrupted
     where it cannot be told, KafkaError or AssertionError as a transaction does; the caller sets the deadline.
     """
     if not reach and not group:
         return
     transactions = _Transactions(producer)
     await transactions.add(reach, group)
-    before = transactions.connection()
-    await producer.abort_transaction()
+    before = coordinator_connection(producer)
+    await (producer.commit_transaction() if commit else producer.abort_transaction())
     await transactions.add((), group) if group else await transactions.add(list(reach)[:1], "")
-    proven = before is not None and transactions.connection() is before
+    proven = before is not None and coordinator_connection(producer) is before
     await producer.abort_transaction()
     if not proven:
         raise MembershipInterrupted("the transaction coordinator was lost while an earlier transaction was ended")
@@ -74,7 +78,10 @@ class _Transactions:
         if ending is not None and ending.done():
             ending.result()
 
-    def connection(self) -> object:
-        """The connection to the transaction coordinator, None where there is none."""
-        node_id = self._sender._coordinators.get(CoordinationType.TRANSACTION)  # noqa: SLF001
-        return self._producer.client._conns.get((node_id, ConnectionGroup.COORDINATION))  # noqa: SLF001
+
+def coordinator_connection(producer: AIOKafkaProducer) -> object:
+    """The connection to the transaction coordinator, None where there is none. Another one may be another process."""
+    inside = cast("Any", producer)
+    node_id = inside._sender._coordinators.get(CoordinationType.TRANSACTION)  # noqa: SLF001 - no public way
+    connection = inside.client._conns.get((node_id, ConnectionGroup.COORDINATION))  # noqa: SLF001
+    return connection if connection is not None and connection.connected() else None

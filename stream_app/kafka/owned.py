@@ -115,7 +115,7 @@ class OwnedPartition:
         # Until it has succeeded it counts as failed: a later commit must never pass this one's records.
         self._failed = True
         try:
-            if self._output.unanswered:
+            if self._output.in_doubt:
                 await self._renew_epoch()
             await self._output.commit(outgoing, self.tp, offset, metadata)
         except MembershipLost as error:
@@ -129,7 +129,7 @@ class OwnedPartition:
         self._stands = committed
 
     async def _renew_epoch(self) -> None:
-        """Another producer, whose epoch nothing that was sent before can have (`TransactionalOutput.unanswered`).
+        """Another producer, whose epoch nothing that was sent before can have (`TransactionalOutput.in_doubt`).
 
         It fences whoever has opened the partition meanwhile, so it must be shown that nobody has: what is committed
         must be what we committed last. Raises MembershipLost.

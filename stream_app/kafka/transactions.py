@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, ProducerClosed
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.errors import MembershipInterrupted
-from stream_app.kafka.hanging import end_what_hangs
+from stream_app.kafka.hanging import coordinator_connection, end_what_hangs
+from stream_app.kafka.last_transaction import LastTransaction
 from stream_app.kafka.refusals import LOST, translate
 
 if TYPE_CHECKING:
@@ -60,10 +61,19 @@ class TransactionalOutput:
         self._commit_timeout_s = commit_timeout_s
         self._reach = reach
         self._running: asyncio.Task[None] | None = None
-        self.unanswered = False
-        """A request was given up without an answer, and sent again. The broker may still handle the first one, and
-        takes it for part of a later transaction of the same epoch: a late commit ends that before its offsets, a late
-        offset takes the place of its own. Open another output before the next transaction, for another epoch."""
+        self._unanswered = False
+        self._ended_on: object = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Open another output before the next transaction, which ends what is in doubt, and for another epoch.
+
+        Either a request was given up without an answer, and sent again. The broker may still handle the first one,
+        and takes it for part of a later transaction of the same epoch: a late commit ends that before its offsets, a
+        late offset takes the place of its own. Or the connection on which the last transaction ended is gone: the
+        coordinator may have ended before that one's markers were written (`stream_app.kafka.hanging`).
+        """
+        return self._unanswered or coordinator_connection(self._producer) is not self._ended_on
 
     async def open(self) -> None:
         """InitProducerId: fences the previous owner and waits for its last transaction to end.
@@ -72,6 +82,7 @@ class TransactionalOutput:
         MembershipLost, or MembershipInterrupted where another try may succeed; the caller sets the deadline.
         """
         doing = "opening a transactional producer"
+        last = LastTransaction(self._producer)
         try:
             await self._producer.start()
         except KafkaError as error:
@@ -80,9 +91,10 @@ class TransactionalOutput:
             raise MembershipInterrupted(f"lost while {doing} ({error})") from error
         self._listen()
         try:
-            await end_what_hangs(self._producer, self._reach, self._group)
+            await end_what_hangs(self._producer, self._reach, self._group, commit=last.committed)
         except (*LOST, KafkaError, AssertionError) as error:
             raise translate(error, "ending what an earlier transaction left open", source="") from error
+        self._ended_on = coordinator_connection(self._producer)
 
     def _listen(self) -> None:
         """Hears of requests without an answer: aiokafka repeats them by itself, and tells nobody."""
@@ -95,7 +107,7 @@ class TransactionalOutput:
             except NodeNotReadyError:  # it was not sent
                 raise
             except KafkaError:
-                self.unanswered = True
+                self._unanswered = True
                 raise
 
         client.send = sending
@@ -118,10 +130,10 @@ class TransactionalOutput:
     async def publish(self, outgoing: Sequence[Outgoing], doing: str) -> None:
         """Delivers `outgoing` and commits no offset: all of it or nothing. `doing` is what an error names.
 
-        Raises as `commit` does; MembershipInterrupted after a request without an answer (`unanswered`) too.
+        Raises as `commit` does; MembershipInterrupted where it is in doubt, too.
         """
-        if self.unanswered:
-            raise MembershipInterrupted(f"lost while {doing} (a request got no answer, and may still be handled)")
+        if self.in_doubt:
+            raise MembershipInterrupted(f"lost while {doing} (what became of earlier requests is in doubt)")
         await self._carry_out(outgoing, {}, doing)
 
     async def _carry_out(
@@ -147,11 +159,13 @@ class TransactionalOutput:
                     await self._check_sends(futures)
                     step = "offsets"
                     await self._send_offsets(offsets)
+                    self._check_connection(doing)
                 except Exception:
                     await self._abort()
                     raise
                 step = "commit"
                 await self._producer.commit_transaction()
+                self._ended_on = self._ended_on if coordinator_connection(self._producer) is self._ended_on else None
         except (*LOST, KafkaError, AssertionError) as error:  # AssertionError: aiokafka's state table
             raise translate(error, doing, source) from error
         except TimeoutError as error:
@@ -205,6 +219,15 @@ class TransactionalOutput:
     async def _send_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         if offsets:
             await self._producer.send_offsets_to_transaction(cast("Any", offsets), self._group)
+
+    def _check_connection(self, doing: str) -> None:
+        """Raises MembershipInterrupted unless the last transaction's end is proven: by this one's beginning.
+
+        That is so if both were answered on one connection. Else a commit here might end a part of that one only, and
+        the next owner would end the rest differently.
+        """
+        if coordinator_connection(self._producer) is not self._ended_on:
+            raise MembershipInterrupted(f"the transaction coordinator was lost while {doing}")
 
     async def _abort(self) -> None:
         """Aborts as far as that is possible: a fenced producer cannot, and need not."""

@@ -231,6 +231,12 @@ class ModelProducer:
     async def begin_transaction(self) -> None:
         """Nothing is sent."""
 
+    async def _do_init_pid(self, node_id: int) -> None:
+        """The sender's step; `start` stands for it here, and nothing that hangs was committed."""
+
+    def connected(self) -> bool:
+        return True
+
     def partitions_to_add(self) -> tuple[()]:
         """The one output partition is added with the group."""
         return ()

@@ -22,7 +22,7 @@ from stream_app.kafka.transactions import TransactionalOutput
 from stream_app.settings import Kafka
 from tests.kafka.copy_lane import CopyLane
 from tests.kafka.reading import committed_and_end, produce, read_all
-from tests.kafka.running import running, until
+from tests.kafka.running import owns, running, until
 
 VERIFICATION = "transaction.partition.verification.enable"
 VALUES = [str(number).encode() for number in range(100)]
@@ -46,10 +46,12 @@ def unverified_partitions(bootstrap_servers: str):
         alter(AlterConfigOpType.DELETE, None)
 
 
-async def leave_hanging(bootstrap_servers: str, source: str, target: str, group: str, *, offset: int | None) -> None:
+async def leave_hanging(
+    bootstrap_servers: str, source: str, target: str, group: str, *, offset: int | None, commit: bool = False
+) -> None:
     """The owner of `source`/0 copies all and dies; its transaction ends without markers where that counts.
 
-    With `offset`, what it wants to commit hangs too.
+    With `offset`, what it wants to commit hangs too; unless the whole is committed: then only the copies hang.
     """
     settings = Kafka.model_validate({"bootstrap_servers": bootstrap_servers, "input_topic": source})
     producer = Connection(settings).transactional_producer(f"{group}:{source}:0")
@@ -63,11 +65,11 @@ async def leave_hanging(bootstrap_servers: str, source: str, target: str, group:
             await producer.send(target, value, partition=0)
         await producer.flush()
         if offset is not None:
-            manager._txn_consumer_group = group
+            manager._txn_consumer_group = None if commit else group
             await producer.send_offsets_to_transaction(
                 {TopicPartition(source, 0): OffsetAndMetadata(offset, "")}, group
             )
-        await producer.abort_transaction()
+        await (producer.commit_transaction() if commit else producer.abort_transaction())
     finally:
         await producer.stop()
 
@@ -90,6 +92,56 @@ async def test_what_hangs_of_the_last_owner_never_counts(stack, make_topic, uniq
     assert copies == Counter(VALUES * 2)
     committed, end = (await asyncio.to_thread(committed_and_end, servers, source, group))[0]
     assert committed == end
+
+
+async def test_what_hangs_of_a_committed_transaction_counts(stack, make_topic, unique_name):
+    """Its offset stands, so nobody does it again: what it wrote must come alive, whatever the next owner does."""
+    source, target, group = make_topic("in", partitions=1), make_topic("out", partitions=2), unique_name("group")
+    servers = stack.bootstrap_servers
+    await asyncio.to_thread(produce, servers, source, VALUES)
+    await found(servers, source, target, group)
+    await asyncio.to_thread(produce, servers, source, VALUES)
+    end = (await asyncio.to_thread(committed_and_end, servers, source, group))[0][1]
+    with unverified_partitions(servers):
+        await leave_hanging(servers, source, target, group, offset=end, commit=True)
+    lane = CopyLane(servers, source, target, group)
+    async with running(lane):
+        await until(lambda: owns(lane))
+    assert lane.copied == 0
+    copies = Counter(message.value() for message in await asyncio.to_thread(read_all, servers, target))
+    assert copies == Counter(VALUES * 2) + Counter([b"never counts"])
+
+
+class Opened(TransactionalOutput):
+    """Counts how often a producer is opened."""
+
+    times = 0
+
+    async def open(self) -> None:
+        Opened.times += 1
+        await super().open()
+
+
+async def test_a_lost_coordinator_puts_the_last_transaction_in_doubt(stack, make_topic, unique_name, monkeypatch):
+    """Its markers may not have been written: another producer ends it before anything else is delivered."""
+    monkeypatch.setattr(Opened, "times", 0)
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    lane = CopyLane(stack.bootstrap_servers, source, target, group, make_output=Opened)
+    async with running(lane):
+        await asyncio.to_thread(produce, stack.bootstrap_servers, source, VALUES)
+        await until(lambda: lane.copied == len(VALUES))
+        (partition,) = lane.membership.owned
+        await until(lambda: partition.lag == 0)
+        assert Opened.times == 1
+        partition._output._producer.client._conns[1, ConnectionGroup.COORDINATION].close()
+        await asyncio.to_thread(produce, stack.bootstrap_servers, source, VALUES)
+        await until(lambda: lane.copied == 2 * len(VALUES))
+    assert Opened.times == 2
+    assert lane.losses == 0
+    copies = Counter(
+        message.value() for message in await asyncio.to_thread(read_all, stack.bootstrap_servers, target)
+    )
+    assert copies == Counter(VALUES * 2)
 
 
 class CutOff(TransactionalOutput):
@@ -141,7 +193,7 @@ async def test_nothing_is_published_after_a_request_without_an_answer(stack, mak
     await output.open()
     try:
         await output.publish([Outgoing(target, 0, None, b"one", ())], "publishing one")
-        output.unanswered = True
+        output._unanswered = True
         with pytest.raises(MembershipInterrupted, match="publishing two"):
             await output.publish([Outgoing(target, 0, None, b"two", ())], "publishing two")
     finally:
