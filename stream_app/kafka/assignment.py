@@ -3,7 +3,8 @@
 A task outside the callbacks of a rebalance opens each partition, in this order, which is what makes the hand-over
 exact:
 
-1. start its transactional producer: fences the previous owner and waits for its last transaction to end;
+1. open its transactional producer: fences the previous owner, waits for its last transaction to end, and ends what
+   Kafka may have left of it without an end (`hanging`);
 2. read the committed offset and its metadata: nobody but us can change them now;
 3. seek there;
 4. open the gate (READY).

@@ -35,9 +35,9 @@ async def end_what_hangs(
 ) -> None:
     """Returns when nothing of this producer's transactional id is open in `reach`, nor in the offsets of `group`.
 
-    What was is committed with `commit`, else aborted. `producer` is started and in no transaction; an empty
-    `group` means no offsets. Raises MembershipInterrupted
-    where it cannot be told, KafkaError or AssertionError as a transaction does; the caller sets the deadline.
+    What was is committed with `commit`, else aborted. `producer` is started and in no transaction; an empty `group`
+    means no offsets. Raises MembershipInterrupted where it cannot be told, KafkaError or AssertionError as a
+    transaction does; the caller sets the deadline.
     """
     if not reach and not group:
         return
