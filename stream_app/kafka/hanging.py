@@ -8,16 +8,19 @@ count, although their offset was never committed and their input has been decide
 ones away. Nobody is told of it, and asking a partition for its open transactions takes a right to read it.
 
 So a producer's first transaction is empty, names every partition that its owner may write to, and ends as the last
-one of its id did (`last_transaction`). And a second one shows that its markers were written: the coordinator takes
-it only after the first is complete, and both were answered on one connection, by one process.
+one of its id did (`last_transaction`). And each transaction must be proven ended before the next one names a
+partition: the coordinator takes that only when the last one is complete; on the same connection it is the same
+process; and within `PROOF_S` of the last one's end no broker can have been fenced and be back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.errors import ProducerFenced
 
 from stream_app.errors import MembershipInterrupted
 
@@ -28,6 +31,16 @@ if TYPE_CHECKING:
     from aiokafka.structs import TopicPartition
 
 LOOK_EVERY_S = 0.005
+PROOF_S = 2.5
+"""A broker is fenced after `broker.session.timeout.ms` without a sign of life: 9 s by default, 3 s where Shunt starts
+Kafka. Only then has a partition that it alone holds no leader."""
+
+
+class CoordinatorLost(ProducerFenced):
+    """The connection on which the last transaction ended is gone: this one must not begin.
+
+    A ProducerFenced, because that is what ends aiokafka's sender without another word.
+    """
 
 
 async def end_what_hangs(
@@ -43,13 +56,13 @@ async def end_what_hangs(
         return
     transactions = _Transactions(producer)
     await transactions.add(reach, group)
-    before = coordinator_connection(producer)
+    before, began_s = coordinator_connection(producer), time.monotonic()
     await (producer.commit_transaction() if commit else producer.abort_transaction())
     await transactions.add((), group) if group else await transactions.add(list(reach)[:1], "")
-    proven = before is not None and coordinator_connection(producer) is before
-    await producer.abort_transaction()
-    if not proven:
+    same = before is not None and coordinator_connection(producer) is before
+    if not same or time.monotonic() - began_s > PROOF_S:
         raise MembershipInterrupted("the transaction coordinator was lost while an earlier transaction was ended")
+    await (producer.commit_transaction() if commit else producer.abort_transaction())
 
 
 class _Transactions:
@@ -68,6 +81,7 @@ class _Transactions:
         while self._manager.partitions_to_add():  # the sender's task adds them
             self._raise_failure()
             await asyncio.sleep(LOOK_EVERY_S)
+        self._raise_failure()
         while group and not await self._sender._do_add_offsets_to_txn(group):  # noqa: SLF001
             self._raise_failure()
         self._raise_failure()

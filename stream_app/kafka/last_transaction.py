@@ -7,6 +7,7 @@ Opening itself (InitProducerId) wipes that out, so the question goes first. aiok
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka.client import ConnectionGroup, CoordinationType
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
 RETRY_AFTER_S = 0.1
+ENDED = frozenset({"CompleteCommit", "CompleteAbort"})
+COMMITTED = frozenset({"PrepareCommit", "CompleteCommit"})
+"""A prepared one is completed before another producer can open."""
 
 
 class DescribedTransactions(Response):
@@ -73,12 +77,25 @@ class DescribeTransactions(Request[DescribeTransactionsStruct]):
         return request_struct_class([self._transactional_id], {})
 
 
-class LastTransaction:
-    """Asks when `producer` starts, each time before it sends InitProducerId; made before the start."""
+@dataclass(slots=True)
+class LastWord:
+    """What the coordinator last said of a transactional id, kept from one try to open it to the next."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        self.committed = False
-        """The coordinator has taken the last transaction for committed. False where that cannot be told."""
+    committed: bool = False
+    """It has taken the last transaction for committed. False where that could not be told."""
+    epoch: int = -1
+    """Of the producer that was opened since, and has not yet ended that transaction for certain; -1 for none."""
+
+
+class LastTransaction:
+    """Asks when `producer` starts, each time before it sends InitProducerId; made before the start.
+
+    `word` is what earlier tries were told; it is brought up to date.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, word: LastWord) -> None:
+        self._word = word
+        self._producer = producer
         self._sender = cast("Any", producer)._sender  # noqa: SLF001 - no public way leads to it
         self._open = self._sender._do_init_pid  # noqa: SLF001
         self._sender._do_init_pid = self._ask_and_open  # noqa: SLF001
@@ -86,22 +103,31 @@ class LastTransaction:
     async def _ask_and_open(self, node_id: int) -> bool:
         """False where aiokafka must look for the coordinator again, as its own step says."""
         try:
-            state = await self._state(node_id)
+            state, epoch = await told_of(self._producer, node_id)
         except IncompatibleBrokerVersion:
             return await self._open(node_id)
         except KafkaError:
             self._sender._coordinator_dead(CoordinationType.TRANSACTION)  # noqa: SLF001
             await asyncio.sleep(RETRY_AFTER_S)
             return False
-        if state != "Empty":  # that may be our own doing, at a try whose answer was lost
-            self.committed = state == "CompleteCommit"
-        return await self._open(node_id)
+        # What an earlier try of ours did since says nothing, nor does "Empty": that try's answer may have been lost.
+        if state != "Empty" and (epoch != self._word.epoch or epoch < 0):
+            self._word.committed = state in COMMITTED
+        opened = await self._open(node_id)
+        if opened:
+            self._word.epoch = self._sender._txn_manager.producer_epoch  # noqa: SLF001
+        return opened
 
-    async def _state(self, node_id: int) -> str:
-        """The coordinator's word for it; empty where it has none, or will not tell us. Raises KafkaError."""
-        question = DescribeTransactions(self._sender._txn_manager.transactional_id)  # noqa: SLF001
-        answer = await self._sender.client.send(node_id, question, group=ConnectionGroup.COORDINATION)
-        code, _, state, *_ = answer.transactions[0]
-        if code and cast("KafkaError", for_code(code)).retriable:
-            raise for_code(code)
-        return state or ""
+
+async def told_of(producer: AIOKafkaProducer, node_id: int) -> tuple[str, int]:
+    """The state of a producer's transactional id and its epoch, by the coordinator on that node.
+
+    Empty and -1 where it knows none, or will not tell us. Raises KafkaError.
+    """
+    inside = cast("Any", producer)
+    question = DescribeTransactions(inside._txn_manager.transactional_id)  # noqa: SLF001
+    answer = await inside.client.send(node_id, question, group=ConnectionGroup.COORDINATION)
+    code, _, state, _, _, _, epoch, *_ = answer.transactions[0]
+    if code and cast("KafkaError", for_code(code)).retriable:
+        raise for_code(code)
+    return (state or "", -1 if code else epoch)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 
-RENEW_WITHIN_S = 20.0
+RENEW_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,9 @@ class OwnedPartition:
     async def renew_output(self) -> None:
         """A new producer for the next try: one whose start failed or was cut off cannot be started again."""
         retired = self._retired = asyncio.create_task(self._output.close())
+        last_word = self._output.last_word
         self._output = self._make_output()
+        self._output.last_word = last_word
         await asyncio.shield(retired)
 
     async def close_output(self) -> None:

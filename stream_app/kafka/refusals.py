@@ -35,6 +35,7 @@ from aiokafka.errors import (
 )
 
 from stream_app.errors import DeliveryRefused, MembershipInterrupted, MembershipLost, ShuntError
+from stream_app.kafka.hanging import CoordinatorLost
 
 REFUSED: dict[type[KafkaError], str] = {
     ClusterAuthorizationFailedError: "grant this worker's user IDEMPOTENT_WRITE on the cluster",
@@ -62,6 +63,7 @@ LOST: tuple[type[Exception], ...] = (
 
 PASSING: tuple[type[KafkaError], ...] = (
     BrokerNotAvailableError,
+    CoordinatorLost,
     ConcurrentTransactions,
     IllegalStateError,  # the assignment changed while we asked about a partition
     KafkaTimeoutError,

@@ -16,8 +16,9 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, ProducerClosed
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream_app.errors import MembershipInterrupted
-from stream_app.kafka.hanging import coordinator_connection, end_what_hangs
-from stream_app.kafka.last_transaction import LastTransaction
+from stream_app.kafka.hanging import end_what_hangs
+from stream_app.kafka.last_transaction import LastTransaction, LastWord
+from stream_app.kafka.proven_end import ProvenEnd
 from stream_app.kafka.refusals import LOST, translate
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class TransactionalOutput:
         self._reach = reach
         self._running: asyncio.Task[None] | None = None
         self._unanswered = False
-        self._ended_on: object = None
+        self._end: ProvenEnd | None = None
+        self.last_word = LastWord()
+        """Give it to the output that is opened in this one's place."""
 
     @property
     def in_doubt(self) -> bool:
@@ -70,10 +73,10 @@ class TransactionalOutput:
 
         Either a request was given up without an answer, and sent again. The broker may still handle the first one,
         and takes it for part of a later transaction of the same epoch: a late commit ends that before its offsets, a
-        late offset takes the place of its own. Or the connection on which the last transaction ended is gone: the
-        coordinator may have ended before that one's markers were written (`stream_app.kafka.hanging`).
+        late offset takes the place of its own. Or the last transaction may have ended without its markers
+        (`stream_app.kafka.hanging`): the connection is gone on which it ended, or too much time has passed.
         """
-        return self._unanswered or coordinator_connection(self._producer) is not self._ended_on
+        return self._unanswered or self._end is None or self._end.in_doubt
 
     async def open(self) -> None:
         """InitProducerId: fences the previous owner and waits for its last transaction to end.
@@ -82,7 +85,7 @@ class TransactionalOutput:
         MembershipLost, or MembershipInterrupted where another try may succeed; the caller sets the deadline.
         """
         doing = "opening a transactional producer"
-        last = LastTransaction(self._producer)
+        LastTransaction(self._producer, self.last_word)
         try:
             await self._producer.start()
         except KafkaError as error:
@@ -91,10 +94,12 @@ class TransactionalOutput:
             raise MembershipInterrupted(f"lost while {doing} ({error})") from error
         self._listen()
         try:
-            await end_what_hangs(self._producer, self._reach, self._group, commit=last.committed)
+            await end_what_hangs(self._producer, self._reach, self._group, commit=self.last_word.committed)
         except (*LOST, KafkaError, AssertionError) as error:
+            self._look_at_leftovers()
             raise translate(error, "ending what an earlier transaction left open", source="") from error
-        self._ended_on = coordinator_connection(self._producer)
+        self.last_word.epoch = -1
+        self._end = ProvenEnd(self._producer)
 
     def _listen(self) -> None:
         """Hears of requests without an answer: aiokafka repeats them by itself, and tells nobody."""
@@ -151,6 +156,8 @@ class TransactionalOutput:
         step = "begin"
         try:
             async with asyncio.timeout(self._commit_timeout_s):
+                if self._end is not None:
+                    self._end.next_begins()
                 await self._producer.begin_transaction()
                 try:
                     futures: list[asyncio.Future[Any]] = []
@@ -159,13 +166,15 @@ class TransactionalOutput:
                     await self._check_sends(futures)
                     step = "offsets"
                     await self._send_offsets(offsets)
-                    self._check_connection(doing)
                 except Exception:
                     await self._abort()
                     raise
                 step = "commit"
+                if self._end is not None:
+                    self._end.begins()
                 await self._producer.commit_transaction()
-                self._ended_on = self._ended_on if coordinator_connection(self._producer) is self._ended_on else None
+                if self._end is not None:
+                    self._end.answered()
         except (*LOST, KafkaError, AssertionError) as error:  # AssertionError: aiokafka's state table
             raise translate(error, doing, source) from error
         except TimeoutError as error:
@@ -220,15 +229,6 @@ class TransactionalOutput:
         if offsets:
             await self._producer.send_offsets_to_transaction(cast("Any", offsets), self._group)
 
-    def _check_connection(self, doing: str) -> None:
-        """Raises MembershipInterrupted unless the last transaction's end is proven: by this one's beginning.
-
-        That is so if both were answered on one connection. Else a commit here might end a part of that one only, and
-        the next owner would end the rest differently.
-        """
-        if coordinator_connection(self._producer) is not self._ended_on:
-            raise MembershipInterrupted(f"the transaction coordinator was lost while {doing}")
-
     async def _abort(self) -> None:
         """Aborts as far as that is possible: a fenced producer cannot, and need not."""
         self._look_at_leftovers()  # the abort puts another future in the place of one that was refused
@@ -248,6 +248,8 @@ class TransactionalOutput:
 
     async def close(self) -> None:
         """Waits for a running transaction, then ends the producer. Never raises; bounded in time."""
+        if self._end is not None:
+            self._end.close()
         if self._running is not None:
             await asyncio.wait({self._running}, timeout=self._commit_timeout_s)
             if self._running.done():

@@ -16,6 +16,7 @@ import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.client import ConnectionGroup, CoordinationType
@@ -216,8 +217,19 @@ class ModelProducer:
         self._conns = {(1, ConnectionGroup.COORDINATION): self}
         self._empties = 0
 
-    async def send(self, node_id: int, request: object, **rest: object) -> None:
-        """What is sent goes through `Process.ask` here, which loses answers for good: none is repeated."""
+    async def send(self, node_id: int, request: object, **rest: object) -> Any:
+        """What is sent goes through `Process.ask` here, which loses answers for good: none is repeated.
+
+        Only how a transaction ended is asked like this.
+        """
+        return SimpleNamespace(transactions=[(0, "id", "CompleteCommit", 0, 0, 0, self.epoch, [])])
+
+    async def _find_coordinator(self, kind: CoordinationType, key: str) -> int:
+        """Never moves."""
+        return 1
+
+    def needs_transaction_commit(self) -> None:
+        """Not asked: nothing looks for a coordinator here."""
 
     def wait_for_transaction_end(self) -> None:
         return None
@@ -231,8 +243,9 @@ class ModelProducer:
     async def begin_transaction(self) -> None:
         """Nothing is sent."""
 
-    async def _do_init_pid(self, node_id: int) -> None:
+    async def _do_init_pid(self, node_id: int) -> bool:
         """The sender's step; `start` stands for it here, and nothing that hangs was committed."""
+        return True
 
     def connected(self) -> bool:
         return True

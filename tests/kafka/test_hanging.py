@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from stream_app.errors import MembershipInterrupted
 from stream_app.events import Outgoing
+from stream_app.kafka import proven_end
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.transactions import TransactionalOutput
 from stream_app.settings import Kafka
@@ -47,12 +48,16 @@ def unverified_partitions(bootstrap_servers: str):
 
 
 async def leave_hanging(
-    bootstrap_servers: str, source: str, target: str, group: str, *, offset: int | None, commit: bool = False
+    bootstrap_servers: str,
+    source: str,
+    target: str,
+    group: str,
+    *,
+    offset: int | None,
+    commit: bool = False,
+    offset_hangs: bool = True,
 ) -> None:
-    """The owner of `source`/0 copies all and dies; its transaction ends without markers where that counts.
-
-    With `offset`, what it wants to commit hangs too; unless the whole is committed: then only the copies hang.
-    """
+    """The owner of `source`/0 copies all and dies; its transaction ends without markers where that counts."""
     settings = Kafka.model_validate({"bootstrap_servers": bootstrap_servers, "input_topic": source})
     producer = Connection(settings).transactional_producer(f"{group}:{source}:0")
     await producer.start()
@@ -65,7 +70,7 @@ async def leave_hanging(
             await producer.send(target, value, partition=0)
         await producer.flush()
         if offset is not None:
-            manager._txn_consumer_group = None if commit else group
+            manager._txn_consumer_group = group if offset_hangs else None
             await producer.send_offsets_to_transaction(
                 {TopicPartition(source, 0): OffsetAndMetadata(offset, "")}, group
             )
@@ -94,8 +99,9 @@ async def test_what_hangs_of_the_last_owner_never_counts(stack, make_topic, uniq
     assert committed == end
 
 
-async def test_what_hangs_of_a_committed_transaction_counts(stack, make_topic, unique_name):
-    """Its offset stands, so nobody does it again: what it wrote must come alive, whatever the next owner does."""
+@pytest.mark.parametrize("offset_hangs", [False, True])
+async def test_what_hangs_of_a_committed_transaction_counts(stack, make_topic, unique_name, offset_hangs):
+    """Where its offset stands nobody does it again: what it wrote must come alive. Where that hangs too: both."""
     source, target, group = make_topic("in", partitions=1), make_topic("out", partitions=2), unique_name("group")
     servers = stack.bootstrap_servers
     await asyncio.to_thread(produce, servers, source, VALUES)
@@ -103,7 +109,7 @@ async def test_what_hangs_of_a_committed_transaction_counts(stack, make_topic, u
     await asyncio.to_thread(produce, servers, source, VALUES)
     end = (await asyncio.to_thread(committed_and_end, servers, source, group))[0][1]
     with unverified_partitions(servers):
-        await leave_hanging(servers, source, target, group, offset=end, commit=True)
+        await leave_hanging(servers, source, target, group, offset=end, commit=True, offset_hangs=offset_hangs)
     lane = CopyLane(servers, source, target, group)
     async with running(lane):
         await until(lambda: owns(lane))
@@ -142,6 +148,77 @@ async def test_a_lost_coordinator_puts_the_last_transaction_in_doubt(stack, make
         message.value() for message in await asyncio.to_thread(read_all, stack.bootstrap_servers, target)
     )
     assert copies == Counter(VALUES * 2)
+
+
+class Torn(TransactionalOutput):
+    """Of its first transaction `hangs` gets no marker; the connection breaks as its second one begins."""
+
+    hangs: TopicPartition
+    transactions = 0
+
+    async def _send(self, outgoing, futures) -> None:
+        self.transactions += 1
+        if self.transactions == 1:
+            self._producer._txn_manager._txn_partitions.add(self.hangs)
+        else:
+            self._producer.client._conns[1, ConnectionGroup.COORDINATION].close()
+        await super()._send(outgoing, futures)
+
+
+async def test_nothing_is_added_to_a_transaction_while_the_last_one_may_hang(stack, make_topic, unique_name):
+    """Its abort would end what hangs, and not as the coordinator has decided: the record would be lost."""
+    target, group = make_topic("out", partitions=2), unique_name("group")
+    source = TopicPartition(make_topic("in"), 0)
+    connection = Connection(
+        Kafka.model_validate({"bootstrap_servers": stack.bootstrap_servers, "input_topic": source.topic})
+    )
+    reach = [TopicPartition(target, number) for number in (0, 1)]
+
+    def make() -> Torn:
+        return Torn(lambda: connection.transactional_producer(f"{group}:{source.topic}:0"), group, 10, reach)
+
+    def both(value: bytes) -> list[Outgoing]:
+        return [Outgoing(target, number, None, value, ()) for number in (0, 1)]
+
+    first, second = make(), make()
+    first.hangs = reach[0]
+    try:
+        with unverified_partitions(stack.bootstrap_servers):
+            await first.open()
+            await first.commit(both(b"one"), source, 1, "")
+        with pytest.raises(MembershipInterrupted):
+            await first.commit(both(b"two"), source, 2, "")
+        second.last_word = first.last_word
+        await second.open()
+    finally:
+        await first.close()
+        await second.close()
+    found = await asyncio.to_thread(read_all, stack.bootstrap_servers, target)
+    assert [message.value() for message in found] == [b"one", b"one"]
+
+
+async def test_what_becomes_of_the_last_transaction_is_asked_where_no_other_follows(
+    stack, make_topic, unique_name, monkeypatch
+):
+    """A broker may be fenced while nobody looks: what is not proven in time is in doubt, what is proven is not."""
+    target, group, source = make_topic("out"), unique_name("group"), TopicPartition(make_topic("in"), 0)
+    connection = Connection(
+        Kafka.model_validate({"bootstrap_servers": stack.bootstrap_servers, "input_topic": source.topic})
+    )
+    monkeypatch.setattr(proven_end, "PROOF_S", 0.5)
+    for ask_after_s, doubt in ((0.1, False), (9.0, True)):
+        monkeypatch.setattr(proven_end, "ASK_AFTER_S", ask_after_s)
+        output = TransactionalOutput(
+            lambda: connection.transactional_producer(f"{group}:0"), group, 10, [TopicPartition(target, 0)]
+        )
+        try:
+            await output.open()
+            await output.commit([Outgoing(target, 0, None, b"one", ())], source, 1, "")
+            assert not output.in_doubt
+            await asyncio.sleep(0.7)
+            assert output.in_doubt is doubt
+        finally:
+            await output.close()
 
 
 class CutOff(TransactionalOutput):

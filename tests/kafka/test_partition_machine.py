@@ -27,7 +27,6 @@ from hypothesis.stateful import (
 
 from stream_app.errors import MembershipLost
 from stream_app.kafka.finished import Restored, decode
-from stream_app.kafka.hanging import coordinator_connection
 from stream_app.kafka.partition import LEGAL_MOVES, IllegalMove, PartitionLife, PartitionStatus
 from stream_app.kafka.transactions import TransactionalOutput
 from tests.kafka.kafka_model import Broker, Fate
@@ -483,7 +482,6 @@ class EndsNothing(TransactionalOutput):
 
     async def open(self) -> None:
         await self._producer.start()
-        self._ended_on = coordinator_connection(self._producer)
 
 
 class LeavesHanging(HotWorker):
