@@ -42,6 +42,9 @@ class CoordinatorLost(ProducerFenced):
     A ProducerFenced, because that is what ends aiokafka's sender without another word.
     """
 
+    def __init__(self) -> None:
+        super().__init__("the connection to the transaction coordinator was lost: the last transaction is in doubt")
+
 
 async def end_what_hangs(
     producer: AIOKafkaProducer, reach: Collection[TopicPartition], group: str, *, commit: bool

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 
-RENEW_WITHIN_S = 60.0
+RENEW_WITHIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class OwnedPartition:
         self._make_output = make_output
         self._output = make_output()
         self._retired: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._owner = owner
         self._failed = False
         self._stands = Committed(-1, "")
@@ -116,7 +117,7 @@ class OwnedPartition:
         self._failed = True
         try:
             if self._output.in_doubt:
-                await self._renew_epoch()
+                await self._renew()
             await self._output.commit(outgoing, self.tp, offset, metadata)
         except MembershipLost as error:
             self._owner.lose(error, self)
@@ -127,6 +128,17 @@ class OwnedPartition:
     def begins(self, committed: Committed) -> None:
         """The group has committed so much of it."""
         self._stands = committed
+
+    async def _renew(self) -> None:
+        """`_renew_epoch`, until the partition is given up: then MembershipLost."""
+        self._renewing = asyncio.create_task(self._renew_epoch())
+        try:
+            await asyncio.wait({self._renewing})
+        finally:
+            self._renewing.cancel()  # where we are cancelled
+        if self._renewing.cancelled():
+            raise MembershipLost(f"{self.tp.topic}/{self.number} was given up while its producer was renewed")
+        self._renewing.result()
 
     async def _renew_epoch(self) -> None:
         """Another producer, whose epoch nothing that was sent before can have (`TransactionalOutput.in_doubt`).
@@ -163,10 +175,11 @@ class OwnedPartition:
         await asyncio.shield(retired)
 
     async def close_output(self) -> None:
-        """Ends the opening, if it still runs, and the producer, after a transaction that still runs."""
-        if self.opening is not None:
-            self.opening.cancel()
-            await asyncio.wait({self.opening})
+        """Ends the opening or renewing, if it still runs, and the producer, after a transaction that still runs."""
+        for task in (self.opening, self._renewing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         if self._retired is not None:
             await asyncio.wait({self._retired})
         await self._output.close()

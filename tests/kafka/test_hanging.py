@@ -284,3 +284,36 @@ async def found(servers: str, source: str, target: str, group: str) -> None:
     lane = CopyLane(servers, source, target, group)
     async with running(lane):
         await until(lambda: lane.copied == len(VALUES))
+
+
+async def test_a_renewal_ends_with_its_partition(stack, make_topic, unique_name, monkeypatch):
+    """A producer that cannot be renewed while its coordinator is away does not hold up a drain."""
+    monkeypatch.setattr(NeverAgain, "times", 0)
+    source, target, group = make_topic("in"), make_topic("out"), unique_name("group")
+    lane = CopyLane(
+        stack.bootstrap_servers, source, target, group, make_output=NeverAgain, drain_timeout_s=10, handover_s=1
+    )
+    loop = asyncio.get_running_loop()
+    async with running(lane):
+        await asyncio.to_thread(produce, stack.bootstrap_servers, source, VALUES)
+        await until(lambda: lane.copied == len(VALUES))
+        (partition,) = lane.membership.owned
+        await until(lambda: partition.lag == 0)
+        partition._output._producer.client._conns[1, ConnectionGroup.COORDINATION].close()
+        await asyncio.to_thread(produce, stack.bootstrap_servers, source, VALUES)
+        await until(lambda: NeverAgain.times == 2)
+        began_s = loop.time()
+    assert loop.time() - began_s < 15
+    assert lane.copied == len(VALUES)
+
+
+class NeverAgain(TransactionalOutput):
+    """Opens once; every other opening takes for ever."""
+
+    times = 0
+
+    async def open(self) -> None:
+        NeverAgain.times += 1
+        if NeverAgain.times > 1:
+            await asyncio.Event().wait()
+        await super().open()
