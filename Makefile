@@ -34,7 +34,7 @@ faults: install
 bench: install
 	$(BIN)/python benchmarks/codec.py
 	$(BIN)/python benchmarks/hot_path.py $(ARGS)
-	$(BIN)/python benchmarks/llm_lane.py
+	$(BIN)/python -m benchmarks.llm_lane
 	$(BIN)/python -m benchmarks.many_partitions
 	$(BIN)/python -m benchmarks.overload
 	@if [ -n "$$SHUNT_DATA" ]; then \

@@ -44,6 +44,8 @@ from tests.stand_in import StandIn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_app.settings import Settings
+
 KINDS = tuple(LimitKind)
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = 600, 240_000
 UNBOUND = {"requests": 1_000_000, "tokens": 1_000_000_000}
@@ -167,6 +169,16 @@ def misses(found: dict[str, Any], case: Case) -> list[str]:
 
 async def scene(case: Case, stack: Stack, folder: Path, minutes: float) -> Scene:
     """Provider, topics and escalations of a case; no worker yet."""
+    opened, settings = await empty_scene(case, stack, folder)
+    texts = escalated.texts(int(CALLS_PER_MINUTE_MAX * (minutes + 1)))
+    await asyncio.to_thread(
+        escalated.produce, stack.bootstrap_servers, settings.kafka.names.escalations, texts, partitions=PARTITIONS
+    )
+    return opened
+
+
+async def empty_scene(case: Case, stack: Stack, folder: Path) -> tuple[Scene, Settings]:
+    """Provider and topics of a case; nothing to ask yet, and no worker."""
     folder.mkdir()
     llm = LlmServer(
         folder / "llm.log",
@@ -191,11 +203,7 @@ async def scene(case: Case, stack: Stack, folder: Path, minutes: float) -> Scene
         },
     )
     await create(Connection(settings.kafka), plan(settings.kafka, None, partitions=PARTITIONS))
-    texts = escalated.texts(int(CALLS_PER_MINUTE_MAX * (minutes + 1)))
-    await asyncio.to_thread(
-        escalated.produce, stack.bootstrap_servers, settings.kafka.names.escalations, texts, partitions=PARTITIONS
-    )
-    return Scene(case, folder, llm)
+    return Scene(case, folder, llm), settings
 
 
 def watch(scenes: Sequence[Scene], until_s: float) -> None:

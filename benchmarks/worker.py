@@ -36,12 +36,16 @@ class Sample:
 
 @dataclass
 class WorkerProcess:
-    """One `shunt run` in a folder with a `shunt.toml`. `role` is empty for both lanes in one process."""
+    """One `shunt run` in a folder with a `shunt.toml`. `role` is empty for both lanes in one process.
+
+    `module` is what runs it, instead of the command line itself.
+    """
 
     folder: Path
     role: str
     name: str = ""
     samples: list[Sample] = field(default_factory=list)
+    module: str = "stream_app.cli"
 
     def __post_init__(self) -> None:
         self.name = self.name or self.role or "both"
@@ -51,7 +55,7 @@ class WorkerProcess:
         log = self.folder / f"{self.name}.log"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stream_app.cli", "run", *([self.role] if self.role else [])],
+                [sys.executable, "-m", self.module, "run", *([self.role] if self.role else [])],
                 cwd=self.folder,
                 env={**os.environ, "SHUNT_WEB__PORT": str(self.port)},
                 stdout=output,

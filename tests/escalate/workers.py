@@ -29,7 +29,7 @@ from tests.kafka.reading import committed_and_end, produce
 from tests.settings_file import write_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
     from stream_app.settings import Settings
@@ -107,7 +107,18 @@ def until(true: Callable[[], object], what: Callable[[], str], within_s: float =
 class Pipeline:
     """Topics of its own, workers on them, and what the stand-in LLM was asked."""
 
-    def __init__(self, folder: Path, stack: Any, llm: Any, name: str, drain_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stack: Any,
+        llm: Any,
+        name: str,
+        *,
+        drain_s: float = 30.0,
+        lane: Mapping[str, Any] | None = None,
+        endpoint: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`lane` and `endpoint` are settings of the LLM lane and of its endpoint, instead of those below."""
         self.folder, self.llm = folder, llm
         self.settings: Settings = write_settings(
             folder,
@@ -122,8 +133,9 @@ class Pipeline:
                 "max_in_flight": IN_FLIGHT,
                 "timeout_s": 300.0,
                 "deadline_s": 300.0,
+                **(lane or {}),
             },
-            endpoint={"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000},
+            endpoint={"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000, **(endpoint or {})},
             web={"port": 0},
         )
         self.servers = self.settings.kafka.bootstrap_servers
