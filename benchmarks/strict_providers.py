@@ -1,11 +1,12 @@
 """The LLM lane against strict providers: how much of a limit is used, and whether it is ever passed.
 
-    python -m benchmarks.strict_providers [--minutes 10] [--json]
+    python -m benchmarks.strict_providers [--minutes 10] [--admission max_tokens] [--json]
 
 For each kind of limit (token bucket, fixed window, sliding log), bound by requests and bound by tokens, with one
 worker and with three (one leaves at a third of the time and comes back at two thirds), all side by side: workers as
 a user starts them, on real Kafka, each fleet against a stand-in LLM of its own that refuses whatever passes its
-limit. There is always more to ask. From each provider's own log:
+limit. Tokens are counted as OpenAI does, or as `--admission` says; the workers are told how. There is always more to
+ask. From each provider's own log:
 
 * utilisation: what was admitted, of what the limit allows, over the whole time from the first call on, and steady:
   without the first minute and, for three workers, the half minute after each rebalance;
@@ -35,6 +36,7 @@ from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
 from stream_app.local.llm.limits import LimitKind
 from stream_app.local.llm.options import StandInOptions
+from stream_app.local.llm.provider import TokenAdmission
 from stream_app.local.llm_server import LlmServer
 from stream_app.local.stack import Stack
 from tests.escalate import escalated
@@ -50,6 +52,12 @@ UNBOUND = {"requests": 1_000_000, "tokens": 1_000_000_000}
 PARTITIONS = 6
 CALLS_PER_MINUTE_MAX = 1_000
 """More escalations than a minute's limit can take, whichever it is."""
+COUNTED = {
+    TokenAdmission.MAX_TOKENS: "max_tokens",
+    TokenAdmission.SETTLED: "settled",
+    TokenAdmission.USE: "used",
+}
+"""What `tokens_counted` is for each way of the stand-in's."""
 STEADY_AFTER_S, REBALANCE_S = 60.0, 30.0
 STEADY_MIN, WHOLE_MIN = 0.96, 0.93
 BURST_MAX_S = 1.0
@@ -165,7 +173,7 @@ def misses(found: dict[str, Any], case: Case) -> list[str]:
     return [f"{found['case']}: {text}" for text, holds in held.items() if not holds]
 
 
-async def scene(case: Case, stack: Stack, folder: Path, minutes: float) -> Scene:
+async def scene(case: Case, stack: Stack, folder: Path, given: argparse.Namespace) -> Scene:
     """Provider, topics and escalations of a case; no worker yet."""
     folder.mkdir()
     llm = LlmServer(
@@ -175,6 +183,7 @@ async def scene(case: Case, stack: Stack, folder: Path, minutes: float) -> Scene
             limit_kind=case.kind,
             requests_per_minute=case.limits["requests"],
             tokens_per_minute=case.limits["tokens"],
+            token_admission=given.admission,
         ),
     )
     await llm.start()
@@ -188,10 +197,11 @@ async def scene(case: Case, stack: Stack, folder: Path, minutes: float) -> Scene
         endpoint={
             "requests_per_minute": case.limits["requests"],
             "tokens_per_minute": case.limits["tokens"],
+            "tokens_counted": COUNTED[given.admission],
         },
     )
     await create(Connection(settings.kafka), plan(settings.kafka, None, partitions=PARTITIONS))
-    texts = escalated.texts(int(CALLS_PER_MINUTE_MAX * (minutes + 1)))
+    texts = escalated.texts(int(CALLS_PER_MINUTE_MAX * (given.minutes + 1)))
     await asyncio.to_thread(
         escalated.produce, stack.bootstrap_servers, settings.kafka.names.escalations, texts, partitions=PARTITIONS
     )
@@ -211,7 +221,7 @@ async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         async with Stack.start(folder / "stack", triton=False, llm=False) as stack:
-            scenes = [await scene(case, stack, folder / case.name, given.minutes) for case in cases]
+            scenes = [await scene(case, stack, folder / case.name, given) for case in cases]
             try:
                 for each in scenes:
                     for _ in range(each.case.workers):
@@ -239,6 +249,8 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", type=LimitKind, default=KINDS, choices=KINDS)
     parser.add_argument("--bounds", nargs="+", default=("requests", "tokens"), choices=("requests", "tokens"))
     parser.add_argument("--workers", nargs="+", type=int, default=(1, 3))
+    admission = {"type": TokenAdmission, "default": TokenAdmission.MAX_TOKENS, "choices": tuple(TokenAdmission)}
+    parser.add_argument("--admission", **admission, help="how the providers count tokens")
     parser.add_argument("--json", action="store_true", help="one line")
     given = parser.parse_args()
     rows = asyncio.run(measure(given))

@@ -17,10 +17,10 @@ from stream_app.escalate.rate_learner import RateLearner
 from stream_app.escalate.said_limits import SaidLimit
 
 if TYPE_CHECKING:
-    from stream_app.escalate.limiter import Limits
     from stream_app.escalate.owned_shares import Reservation
     from stream_app.escalate.rate_headers import RateHeaders
     from stream_app.escalate.rate_learner import Sent
+    from stream_app.escalate.token_bucket import Limits
 
 FACTOR_STEP = 0.001
 """Smaller changes of a limit than a tenth of a per cent wait until they are one."""
@@ -92,7 +92,7 @@ class CorrectedRate:
 
     def lost(self, started: Started, now_s: float) -> None:
         """Nobody knows what became of the call: it counts as estimated."""
-        self.learner.admitted(started.sent)
+        self.learner.lost(started.sent, now_s)
         self.shares.settle(started.reservation, started.reservation.tokens, now_s)
 
     def factors(self, now_s: float) -> Factors:

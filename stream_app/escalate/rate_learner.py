@@ -110,7 +110,7 @@ class Account:
 
 @dataclass(slots=True)
 class RateLearner:
-    """One endpoint in one worker. Ask `wait_s` before a call, tell `sent`, then `refused` or `admitted`."""
+    """One endpoint in one worker. Ask `wait_s` before a call, tell `sent`, then `refused`, `admitted` or `lost`."""
 
     requests: Account = field(default_factory=Account)
     tokens: Account = field(default_factory=Account)
@@ -160,6 +160,11 @@ class RateLearner:
         if sent is self._probe and self.phase is Phase.PROBING:
             self._ends(sent)
 
+    def lost(self, sent: Sent, now_s: float) -> None:
+        """Nobody knows whether a call was admitted: it counts as if. A probe told nothing: the next call is one."""
+        if sent is self._probe and self.phase is Phase.PROBING:
+            self.phase, self._probe, self._probe_at_s = Phase.HELD, None, now_s
+
     def refused(self, sent: Sent, now_s: float, wall_s: float, retry_after_s: float | None = None) -> None:
         """A call came back with a 429."""
         self._take_out(sent)
@@ -172,8 +177,11 @@ class RateLearner:
                 self._refused_at_s = sent.at_s
             case Phase.PROBING if sent is self._probe:
                 self._probes += 1
+            case Phase.HELD:  # sent before the hold: it may know of a longer wait
+                self._probe_at_s = max(self._probe_at_s, now_s + (retry_after_s or 0.0))
+                return
             case _:
-                return  # sent before the hold, or before the last one ended
+                return  # sent before the last refusal ended, or before the probe that tells
         self.phase, self._probe = Phase.HELD, None
         self._probe_at_s = now_s + retry_after_s if retry_after_s is not None else self._next_probe_s(now_s)
 

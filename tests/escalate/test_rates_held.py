@@ -24,20 +24,6 @@ def test_the_providers_keep_their_rules():
     assert (sliding.left(59.9), sliding.left(60.0)) == (0, 60)
 
 
-def test_a_share_of_one_partition_is_too_small_for_tokens():
-    """Why shares are pooled: bucket by bucket, what comes back after a call overflows, and use stays below 0.93."""
-    fleet = Setting("fixed", "use", TOKENS_BOUND, TOKENS_BOUND, by_partition=True).fleet()
-    fleet.run(600)
-    assert utilisation(fleet, TOKENS_BOUND, 60, 600) < 0.93
-
-
-def test_settling_after_the_fact_alone_is_refused_by_a_sliding_log():
-    """Why the last minute is guarded: with 60/61 of the limit and estimates that err, a sliding log still refuses."""
-    fleet = Setting("sliding", "max", TOKENS_BOUND, TOKENS_BOUND, by_partition=True).fleet()
-    fleet.run(600)
-    assert len(fleet.provider.refusals) >= 5
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("counts", ["max", "use"])
 @pytest.mark.parametrize("bound", BOUNDS)

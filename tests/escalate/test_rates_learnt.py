@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from stream_app.escalate.corrected_rate import CorrectedRate
-from stream_app.escalate.limiter import Limits
 from stream_app.escalate.rate_headers import SILENT, Allowance, RateHeaders
 from stream_app.escalate.rate_learner import Phase, RateLearner
 from stream_app.escalate.said_limits import SaidLimit
+from stream_app.escalate.token_bucket import Limits
 from tests.escalate.paces import REQUESTS_BOUND, TOKENS_BOUND, Setting, utilisation
 
 KINDS = ("bucket", "fixed", "sliding")
@@ -133,7 +133,7 @@ def test_late_refusals_belong_to_the_refusal_that_ended():
     learner = RateLearner()
     early = [learner.sent(0.01, 0.0, at_s) for at_s in (0.0, 0.1, 0.2)]
     learner.refused(early[0], 0.3, 0.3, 1.0)
-    learner.refused(early[1], 0.4, 0.4, 5.0)
+    learner.refused(early[1], 0.4, 0.4)
     assert learner.wait_s(1.3) == 0
     probe = learner.sent(0.01, 0.0, 1.3)
     learner.admitted(probe)
@@ -142,8 +142,18 @@ def test_late_refusals_belong_to_the_refusal_that_ended():
     assert learner.refusals == 1
 
 
+def test_the_longest_retry_after_holds_all_calls():
+    """Of several 429s at once the longest wait counts: a shorter one that comes later does not shorten it."""
+    learner = RateLearner()
+    sent = [learner.sent(0.01, 0.0, at_s) for at_s in (0.0, 0.1, 0.2)]
+    for call, waits_s in zip(sent, (5.0, 9.0, 1.0), strict=True):
+        learner.refused(call, 1.0, 1.0, waits_s)
+    assert learner.wait_s(1.0) == pytest.approx(9.0)
+    assert learner.refusals == 1
+
+
 def test_a_call_whose_end_nobody_knows_counts_as_estimated():
-    """A cancelled call stays charged, and as a probe it ends the refusal: the next 429 would begin another."""
+    """A cancelled call stays charged; a probe that was cancelled told nothing, so the next call is the probe."""
     rate = CorrectedRate(Limits(6_000, 600_000), 1)
     rate.gain(0, 0.0)
     rate.wait_s(1_000, 1.0)
@@ -153,4 +163,7 @@ def test_a_call_whose_end_nobody_knows_counts_as_estimated():
     rate.lost(probe, 3.1)
     assert rate.shares.tokens.level == before
     assert rate.shares.in_flight == 0
+    assert rate.learner.phase is Phase.HELD
+    assert rate.wait_s(1_000, 4.2) == 0
+    rate.answered(rate.start(1_000, 4.2), 1_000, SILENT, 4.3)
     assert rate.learner.phase is Phase.OPEN
