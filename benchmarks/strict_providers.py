@@ -249,8 +249,9 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", type=LimitKind, default=KINDS, choices=KINDS)
     parser.add_argument("--bounds", nargs="+", default=("requests", "tokens"), choices=("requests", "tokens"))
     parser.add_argument("--workers", nargs="+", type=int, default=(1, 3))
-    admission = {"type": TokenAdmission, "default": TokenAdmission.MAX_TOKENS, "choices": tuple(TokenAdmission)}
-    parser.add_argument("--admission", **admission, help="how the providers count tokens")
+    parser.add_argument(
+        "--admission", type=TokenAdmission, default=TokenAdmission.MAX_TOKENS, choices=tuple(TokenAdmission)
+    )
     parser.add_argument("--json", action="store_true", help="one line")
     given = parser.parse_args()
     rows = asyncio.run(measure(given))
