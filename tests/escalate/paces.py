@@ -88,12 +88,13 @@ class Setting:
             meter(self.kind, self.real.tokens_per_minute, phase_s, self.burst_s),
             self.counts,
         )
-        workers = [Worker(self._pace(phase_s)) for _ in range(self.workers)]
+        workers = [Worker(self.pace(phase_s)) for _ in range(self.workers)]
         fleet = Fleet(provider, workers, calls(), LATENCIES[self.latency], draw, self.headers, in_flight_max=2_000)
         fleet.assign(owners(self.workers))
         return fleet
 
-    def _pace(self, phase_s: float) -> Pace:
+    def pace(self, phase_s: float) -> Pace:
+        """A new worker's, where the wall clock is ahead by `phase_s`."""
         at_end = self.counts == "end"
         rate = CorrectedRate(self.configured, PARTITIONS, counts_at_end=at_end)
         return Corrected(rate, TokenUse(COUNTED[self.counts]), phase_s)

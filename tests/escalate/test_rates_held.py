@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.escalate.paces import PARTITIONS, REQUESTS_BOUND, TOKENS_BOUND, Setting, two_rebalances, utilisation
+from tests.escalate.paces import (
+    PARTITIONS,
+    REQUESTS_BOUND,
+    TOKENS_BOUND,
+    Setting,
+    owners,
+    two_rebalances,
+    utilisation,
+)
 from tests.escalate.providers import FixedWindow, SlidingLog, TokenBucket, used, worst_excess
 
 KINDS = ("bucket", "fixed", "sliding")
@@ -66,6 +74,23 @@ def test_a_provider_that_counts_otherwise_is_not_passed_either(kind, counts, lea
         assert fleet.provider.refusals == [], f"seed {seed}"
         assert utilisation(fleet, TOKENS_BOUND, 60, 195) >= least, f"seed {seed}"
         assert utilisation(fleet, TOKENS_BOUND, 0, 600) >= least, f"seed {seed}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_that_joins_does_not_take_the_fleet_for_somebody_else(kind):
+    """A new process knows nothing of the last minute: what the headers say was spent in it is no reason to wait."""
+    setting = Setting(kind, "max", REQUESTS_BOUND, REQUESTS_BOUND, workers=3, headers=True)
+    fleet = setting.fleet()
+
+    def joins() -> None:
+        fleet.workers[2].pace = setting.pace(fleet.workers[2].pace.wall_ahead_s)
+        fleet.assign(owners(3))
+
+    fleet.at(200.0, fleet.revoke)
+    fleet.at(203.0, joins)
+    fleet.run(400)
+    assert fleet.provider.refusals == []
+    assert utilisation(fleet, REQUESTS_BOUND, 233, 400) >= 0.96
 
 
 def test_a_killed_worker_takes_only_its_share_along():

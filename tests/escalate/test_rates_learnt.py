@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -90,6 +91,55 @@ def test_others_on_the_same_key_are_made_room_for(kind):
     assert min(minutes) >= 0.8 * 300
     assert max(minutes) <= 1.02 * 300
     assert all(later >= earlier - 0.04 * 300 for earlier, later in pairwise(minutes))
+
+
+@pytest.mark.parametrize(("share", "lasts_s", "back_s"), [(1.0, 15, 60), (0.7, 180, 60), (0.05, 180, 600)])
+def test_429s_that_no_limit_explains_are_forgotten(share, lasts_s, back_s):
+    """A server in trouble refuses whatever the rate: soon after that the configured limit is used as before.
+
+    Where every call is refused for a while nothing was measured, so a minute is enough. Few refusals among many
+    calls look like a limit, which is left by climbing; but use does not sink below two fifths meanwhile.
+    """
+    for seed in range(3):
+        fleet = Setting("bucket", "max", REQUESTS_BOUND, REQUESTS_BOUND, seed=seed).fleet()
+        trouble, admits = random.Random(seed), fleet.provider.admits
+
+        def troubled(now_s, call, trouble=trouble, admits=admits, fleet=fleet) -> bool:
+            if 400 <= now_s < 400 + lasts_s and trouble.random() < share:
+                fleet.provider.refusals.append(now_s)
+                return False
+            return admits(now_s, call)
+
+        fleet.provider.admits = troubled
+        fleet.run(1_500)
+        over_s = 400 + lasts_s + 60  # the last probe may wait for a minute's edge
+        assert utilisation(fleet, REQUESTS_BOUND, over_s + back_s, over_s + back_s + 60) >= 0.9, f"seed {seed}"
+        assert utilisation(fleet, REQUESTS_BOUND, over_s, over_s + 60) >= 0.4, f"seed {seed}"
+
+
+@pytest.mark.parametrize("lasts_s", [15, 180])
+def test_refusals_at_the_very_start_are_forgotten(lasts_s):
+    """An endpoint that refuses everything when the lane starts is used in full two minutes after its recovery."""
+    fleet = Setting("bucket", "max", REQUESTS_BOUND, REQUESTS_BOUND).fleet()
+    admits = fleet.provider.admits
+    fleet.provider.admits = lambda now_s, call: now_s >= lasts_s and admits(now_s, call)
+    fleet.run(lasts_s + 180)
+    assert utilisation(fleet, REQUESTS_BOUND, lasts_s + 120, lasts_s + 180) >= 0.9
+
+
+def test_a_429_that_says_there_is_room_teaches_nothing():
+    """With plenty left by its own headers it is not for the limit: calls wait, and go on as before."""
+    rate = CorrectedRate(Limits(600, 60_000), 1)
+    rate.gain(0, 0.0)
+    said = RateHeaders(Allowance(600, 500, 10.0), Allowance(60_000, 50_000, 10.0), retry_after_s=1.0)
+    for at_s in (10.0, 20.0, 30.0):
+        assert rate.wait_s(100, at_s) == 0
+        rate.refused(rate.start(100, at_s), said, at_s + 0.1, at_s + 0.1)
+        assert rate.wait_s(100, at_s + 0.2) > 0
+        assert rate.wait_s(100, at_s + 1.2) == 0
+        rate.answered(rate.start(100, at_s + 1.2), 100, SILENT, at_s + 1.3)
+    assert rate.learner.refusals == 3
+    assert (rate.learner.requests.share(40.0), rate.learner.tokens.share(40.0)) == (1.0, 1.0)
 
 
 def test_a_header_never_raises_the_configured_limit():
