@@ -83,7 +83,7 @@ class Account:
         return min(1.0, self.base * doubt * slowly)
 
     def believe(self, told: Judgement, now_s: float) -> None:
-        """A refusal has told this. What is refuted is left again in `DOUBT_S`, unless calls told it, or it comes twice."""
+        """A refusal has told this. What is refuted is left in `DOUBT_S`, unless it was measured or comes twice."""
         estimate, upper = told.estimate, told.upper
         confirmed = abs(estimate - self.estimate) <= CONFIRMED_WITHIN * estimate
         self.climb = max(CLIMB_MIN_PER_MINUTE, self.climb / 2) if confirmed else CLIMB_PER_MINUTE
