@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stream_app.escalate.last_minute import MINUTE_S, LastMinute
 
@@ -58,19 +58,16 @@ class Minute:
     amount: float = 0.0
 
 
-@dataclass(slots=True)
-class Account:
-    """What one limit has admitted, and what is believed of it. Shares of the configured limit."""
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """A limit's share as it is believed from `base_at_s` on. An infinite estimate: nothing was ever refused."""
 
     estimate: float = math.inf
     base: float = 1.0
     upper: float = 1.0
     base_at_s: float = 0.0
     climb: float = CLIMB_PER_MINUTE
-    since: float = 0.0
-    log: LastMinute = field(default_factory=LastMinute)
-    _doubted: float = math.inf
-    _minutes: deque[Minute] = field(default_factory=lambda: deque[Minute](maxlen=MINUTES_KEPT))
+    doubted: float = math.inf
 
     def share(self, now_s: float) -> float:
         """What is believed at `now_s`, at most 1."""
@@ -82,26 +79,39 @@ class Account:
         slowly = 1 + self.climb * (2**minutes - 1)
         return min(1.0, self.base * doubt * slowly)
 
+
+@dataclass(slots=True)
+class Account:
+    """What one limit has admitted, and what is believed of it. Shares of the configured limit."""
+
+    belief: Belief = field(default_factory=Belief)
+    since: float = 0.0
+    log: LastMinute = field(default_factory=LastMinute)
+    _minutes: deque[Minute] = field(default_factory=lambda: deque[Minute](maxlen=MINUTES_KEPT))
+
+    def share(self, now_s: float) -> float:
+        """What is believed at `now_s`, at most 1."""
+        return self.belief.share(now_s)
+
     def believe(self, told: Judgement, now_s: float) -> None:
         """A refusal has told this. What is refuted is left in `DOUBT_S`, unless it was measured or comes twice."""
-        estimate, upper = told.estimate, told.upper
-        confirmed = abs(estimate - self.estimate) <= CONFIRMED_WITHIN * estimate
-        self.climb = max(CLIMB_MIN_PER_MINUTE, self.climb / 2) if confirmed else CLIMB_PER_MINUTE
+        estimate, upper, before = told.estimate, told.upper, self.belief
+        confirmed = abs(estimate - before.estimate) <= CONFIRMED_WITHIN * estimate
+        doubted = before.doubted
         if not (told.measured and told.prompt) and self.refutes(estimate):
-            if told.measured and abs(estimate - self._doubted) <= AGREE_WITHIN * estimate:
+            if told.measured and abs(estimate - doubted) <= AGREE_WITHIN * estimate:
                 self._minutes.clear()
             else:
-                upper, self._doubted = max(upper, self.best), estimate
-        self.estimate = estimate
-        self.base = min(1.0, max(SHARE_MIN, estimate * (1 - MARGIN)))
-        self.upper = max(self.base, min(1.0, upper))
-        self.base_at_s = now_s
+                upper, doubted = max(upper, self.best), estimate
+        base = min(1.0, max(SHARE_MIN, estimate * (1 - MARGIN)))
+        climb = max(CLIMB_MIN_PER_MINUTE, before.climb / 2) if confirmed else CLIMB_PER_MINUTE
+        self.belief = Belief(estimate, base, max(base, min(1.0, upper)), now_s, climb, doubted)
 
     def keep(self, now_s: float) -> None:
         """A refusal has told nothing of the limit: on from where the belief stands."""
-        if self.estimate != math.inf:
-            self.base = max(SHARE_MIN, self.share(now_s))
-            self.upper, self.base_at_s = max(self.base, self.upper), now_s
+        if self.belief.estimate != math.inf:
+            base = max(SHARE_MIN, self.share(now_s))
+            self.belief = replace(self.belief, base=base, upper=max(base, self.belief.upper), base_at_s=now_s)
 
     @property
     def best(self) -> float:

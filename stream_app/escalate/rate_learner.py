@@ -32,7 +32,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from stream_app.escalate.last_minute import MINUTE_S
-from stream_app.escalate.limit_belief import CONFIRMED_WITHIN, Account, Judgement
+from stream_app.escalate.limit_belief import CONFIRMED_WITHIN, Account, Belief, Judgement
 
 if TYPE_CHECKING:
     from stream_app.escalate.last_minute import Slot
@@ -76,6 +76,16 @@ class Phase(Enum):
     PROBING = auto()  # one call is under way and tells
 
 
+@dataclass(frozen=True, slots=True)
+class Presumed:
+    """A probe that was taken to be admitted, and how things stood: what was believed and admitted since when."""
+
+    probe: Sent
+    before: list[tuple[Belief, float]]
+    open_since_s: float
+    calls_since: int
+
+
 @dataclass(slots=True)
 class RateLearner:
     """One endpoint in one worker. Ask `wait_s` before a call, tell `sent`, then `refused`, `admitted` or `lost`."""
@@ -96,6 +106,7 @@ class RateLearner:
     _aligned: bool = False  # the last refusal ended with a minute of the wall clock
     _wall_ahead_s: float = 0.0
     _room: bool | None = None
+    _presumed: Presumed | None = None
     _lately: deque[float] = field(default_factory=lambda: deque[float](maxlen=REFUSALS_MAX))
 
     def wait_s(self, now_s: float) -> float:
@@ -103,7 +114,7 @@ class RateLearner:
         if self.phase is Phase.PROBING and self._probe is not None:
             if now_s < self._probe.at_s + self._grace_s:
                 return self._probe.at_s + self._grace_s - now_s
-            self._ends(self._probe)
+            self._presume(self._probe)
         return max(0.0, self._probe_at_s - now_s) if self.phase is Phase.HELD else 0.0
 
     def sent(self, requests: float, tokens: float, now_s: float) -> Sent:
@@ -148,6 +159,8 @@ class RateLearner:
         self._take_out(sent)
         self._wall_ahead_s = wall_s - now_s
         self._grace_s = max(self._grace_s, min(2.0, 3 * (now_s - sent.at_s)))
+        if self._presumed is not None and sent is self._presumed.probe:
+            self._take_back(self._presumed)
         match self.phase:
             case Phase.OPEN if sent.at_s > self._open_since_s:
                 self.refusals += 1
@@ -165,6 +178,26 @@ class RateLearner:
                 return  # sent before the last refusal ended, or before the probe that tells
         self.phase, self._probe = Phase.HELD, None
         self._probe_at_s = now_s + retry_after_s if retry_after_s is not None else self._next_probe_s(now_s)
+
+    def _presume(self, probe: Sent) -> None:
+        """The probe was not refused so far: the refusal is over, unless a late answer says otherwise."""
+        accounts = self.requests, self.tokens
+        before = [
+            (one.belief, one.since - own) for one, own in zip(accounts, (probe.requests, probe.tokens), strict=True)
+        ]
+        self._presumed = Presumed(probe, before, self._open_since_s, self._calls_since - 1)
+        self._ends(probe)
+
+    def _take_back(self, presumed: Presumed) -> None:
+        """The probe was refused after all, slowly: everything is as if it was still on its way."""
+        for account, (belief, since) in zip((self.requests, self.tokens), presumed.before, strict=True):
+            account.belief = belief
+            account.since += since
+        self._open_since_s = presumed.open_since_s
+        self._calls_since += presumed.calls_since
+        if self._lately:
+            self._lately.pop()
+        self.phase, self._probe, self._presumed = Phase.PROBING, presumed.probe, None
 
     def _window_full(self, now_s: float) -> bool:
         """True where this minute of the wall clock has taken about what is believed of a limit."""
@@ -230,10 +263,10 @@ class RateLearner:
             return self._judged_first(last, call, now_s, prompt=prompt)
         believed, calls = account.share(self._refused_at_s), max(1, self._calls_since - 1)
         open_s = max(1e-3, self._refused_at_s - self._open_since_s)
-        shrunk = (account.upper / account.base) ** 0.25
+        shrunk = (account.belief.upper / account.belief.base) ** 0.25
         if calls < CALLS_MIN or last < CALLS_MIN * call:
             counted = last + call / 2
-            near = abs(counted - account.estimate) <= max(call, CONFIRMED_WITHIN * counted)
+            near = abs(counted - account.belief.estimate) <= max(call, CONFIRMED_WITHIN * counted)
             if near and last >= CALLS_AGREE_MIN * call and open_s >= MINUTE_S / 2:
                 return Judgement(min(counted, believed), min(last + call, believed), measured=False, prompt=prompt)
             lower = believed * STEP_DOWN

@@ -192,6 +192,27 @@ def test_late_refusals_belong_to_the_refusal_that_ended():
     assert learner.refusals == 1
 
 
+def test_a_probe_that_is_refused_slowly_is_still_refused():
+    """A 429 that comes later than 429s use to come takes back what was concluded in the meantime."""
+    learner = RateLearner()
+    for number in range(200):
+        learner.admitted(learner.sent(0.005, 0.0, number / 10))
+    learner.refused(learner.sent(0.005, 0.0, 20.0), 20.1, 20.1, 1.0)
+    assert learner.wait_s(21.1) == 0
+    probe, since = learner.sent(0.005, 0.0, 21.1), learner.requests.since
+    assert learner.wait_s(22.0) == 0, "nothing was heard, so it was admitted"
+    assert learner.requests.share(22.0) < 1
+    other = learner.sent(0.005, 0.0, 22.0)
+    learner.refused(probe, 22.5, 22.5, 1.0)
+    assert learner.phase is Phase.HELD
+    assert learner.requests.share(22.5) == 1
+    assert learner.requests.since == pytest.approx(since), "the probe is out, the other call is in"
+    learner.admitted(other)
+    assert learner.wait_s(23.0) > 0
+    assert learner.wait_s(23.5) == 0
+    assert learner.refusals == 1
+
+
 def test_the_longest_retry_after_holds_all_calls():
     """Of several 429s at once the longest wait counts: a shorter one that comes later does not shorten it."""
     learner = RateLearner()
