@@ -142,7 +142,8 @@ def figures(
     taken = sorted((at_s, amount) for at_s, amount in taken if at_s <= ended_s)
     began_s = taken[0][0]
     refused_s = sorted(call["at_s"] for call in calls if call["status"] == 429 and call["at_s"] <= ended_s)
-    settled_s = (refused_s[0] if refused_s else began_s) + STEADY_AFTER_S
+    learns = case.real_share < 1 and refused_s
+    settled_s = (refused_s[0] if learns else began_s) + STEADY_AFTER_S
     quiet = [(began_s, settled_s), *((at_s, at_s + REBALANCE_S) for at_s in disturbed_s)]
     per_s = case.limits[case.bound] / 60
     steady = [(at_s, amount) for at_s, amount in taken if not any(since <= at_s < until for since, until in quiet)]
