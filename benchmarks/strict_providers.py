@@ -1,18 +1,24 @@
 """The LLM lane against strict providers: how much of a limit is used, and whether it is ever passed.
 
-    python -m benchmarks.strict_providers [--minutes 10] [--json]
+    python -m benchmarks.strict_providers [--minutes 10] [--admission max_tokens] [--json]
+    python -m benchmarks.strict_providers --real-share 0.3333 --headers none --workers 1
 
 For each kind of limit (token bucket, fixed window, sliding log), bound by requests and bound by tokens, with one
 worker and with three (one leaves at a third of the time and comes back at two thirds), all side by side: workers as
 a user starts them, on real Kafka, each fleet against a stand-in LLM of its own that refuses whatever passes its
-limit. There is always more to ask. From each provider's own log:
+limit. Tokens are counted as OpenAI does, or as `--admission` says; the workers are told how. There is always more to
+ask. From each provider's own log:
 
 * utilisation: what was admitted, of what the limit allows, over the whole time from the first call on, and steady:
   without the first minute and, for three workers, the half minute after each rebalance;
 * 429s;
 * the most that any window of T seconds took beyond rate x T, in seconds of the rate, less one call a partition.
 
-Exits 1 where a bar is missed: steady utilisation 0.96, whole 0.93 with rebalances, no 429, one second of rate.
+With `--real-share` the providers allow only that part of what the workers are told, which these learn from headers
+or, with `--headers none`, from 429s alone. Steady then begins a minute after the first 429.
+
+Exits 1 where a bar is missed: steady utilisation 0.96, whole 0.93 with rebalances, no 429, one second of rate; of a
+limit that is learnt 0.95 steady, and then at most five 429s.
 """
 
 from __future__ import annotations
@@ -33,8 +39,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.worker import WorkerProcess
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
+from stream_app.local.llm.headers import HeaderStyle
 from stream_app.local.llm.limits import LimitKind
 from stream_app.local.llm.options import StandInOptions
+from stream_app.local.llm.provider import TokenAdmission
 from stream_app.local.llm_server import LlmServer
 from stream_app.local.stack import Stack
 from tests.escalate import escalated
@@ -52,8 +60,15 @@ UNBOUND = {"requests": 1_000_000, "tokens": 1_000_000_000}
 PARTITIONS = 6
 CALLS_PER_MINUTE_MAX = 1_000
 """More escalations than a minute's limit can take, whichever it is."""
+COUNTED = {
+    TokenAdmission.MAX_TOKENS: "max_tokens",
+    TokenAdmission.SETTLED: "settled",
+    TokenAdmission.USE: "used",
+}
+"""What `tokens_counted` is for each way of the stand-in's."""
 STEADY_AFTER_S, REBALANCE_S = 60.0, 30.0
 STEADY_MIN, WHOLE_MIN = 0.96, 0.93
+LEARNT_MIN, LEARNT_429S_MAX = 0.95, 5
 BURST_MAX_S = 1.0
 
 
@@ -64,16 +79,22 @@ class Case:
     kind: LimitKind
     bound: str
     workers: int
+    real_share: float = 1.0
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.bound}-{self.workers}".replace("_", "-")
 
     @property
-    def limits(self) -> dict[str, int]:
-        """The provider's, which the workers are told."""
+    def told(self) -> dict[str, int]:
+        """What the workers believe the limits to be."""
         bound = {"requests": REQUESTS_PER_MINUTE, "tokens": TOKENS_PER_MINUTE}
         return {what: bound[what] if what == self.bound else UNBOUND[what] for what in bound}
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The provider's."""
+        return {what: round(limit * self.real_share) for what, limit in self.told.items()}
 
 
 @dataclass
@@ -122,7 +143,10 @@ def figures(
     taken = [(call["admitted_s"], call[charged]) for call in calls if call["admitted_s"] is not None]
     taken = sorted((at_s, amount) for at_s, amount in taken if at_s <= ended_s)
     began_s = taken[0][0]
-    quiet = [(began_s, began_s + STEADY_AFTER_S), *((at_s, at_s + REBALANCE_S) for at_s in disturbed_s)]
+    refused_s = sorted(call["at_s"] for call in calls if call["status"] == 429 and call["at_s"] <= ended_s)
+    learns = case.real_share < 1 and refused_s
+    settled_s = (refused_s[0] if learns else began_s) + STEADY_AFTER_S
+    quiet = [(began_s, settled_s), *((at_s, at_s + REBALANCE_S) for at_s in disturbed_s)]
     per_s = case.limits[case.bound] / 60
     steady = [(at_s, amount) for at_s, amount in taken if not any(since <= at_s < until for since, until in quiet)]
     steady_s = ended_s - began_s - covered_s(quiet, ended_s)
@@ -131,7 +155,8 @@ def figures(
         "calls": len(calls),
         "utilisation": round(sum(amount for _, amount in taken) / per_s / (ended_s - began_s), 4),
         "utilisation_steady": round(sum(amount for _, amount in steady) / per_s / steady_s, 4),
-        "refused": sum(call["status"] == 429 for call in calls),
+        "refused": len(refused_s),
+        "refused_steady": sum(at_s > settled_s for at_s in refused_s),
         "burst_s": round((beyond(taken, per_s) - PARTITIONS * largest) / per_s, 2),
     }
 
@@ -158,6 +183,13 @@ def beyond(taken: Sequence[tuple[float, float]], per_s: float) -> float:
 
 def misses(found: dict[str, Any], case: Case) -> list[str]:
     """The bars that were missed."""
+    if case.real_share < 1:
+        learnt = {
+            f"steady utilisation {found['utilisation_steady']} < {LEARNT_MIN}": found["utilisation_steady"]
+            >= LEARNT_MIN,
+            f"{found['refused_steady']} refused after a minute": found["refused_steady"] <= LEARNT_429S_MAX,
+        }
+        return [f"{found['case']}: {text}" for text, holds in learnt.items() if not holds]
     held = {
         f"utilisation {found['utilisation']} < {WHOLE_MIN}": case.workers == 1 or found["utilisation"] >= WHOLE_MIN,
         f"steady utilisation {found['utilisation_steady']} < {STEADY_MIN}": found["utilisation_steady"] >= STEADY_MIN,
@@ -167,17 +199,23 @@ def misses(found: dict[str, Any], case: Case) -> list[str]:
     return [f"{found['case']}: {text}" for text, holds in held.items() if not holds]
 
 
-async def scene(case: Case, stack: Stack, folder: Path, minutes: float) -> Scene:
+async def scene(case: Case, stack: Stack, folder: Path, given: argparse.Namespace) -> Scene:
     """Provider, topics and escalations of a case; no worker yet."""
-    opened, settings = await empty_scene(case, stack, folder)
-    texts = escalated.texts(int(CALLS_PER_MINUTE_MAX * (minutes + 1)))
+    opened, settings = await empty_scene(case, stack, folder, given.admission, given.headers)
+    texts = escalated.texts(int(CALLS_PER_MINUTE_MAX * (given.minutes + 1)))
     await asyncio.to_thread(
         escalated.produce, stack.bootstrap_servers, settings.kafka.names.escalations, texts, partitions=PARTITIONS
     )
     return opened
 
 
-async def empty_scene(case: Case, stack: Stack, folder: Path) -> tuple[Scene, Settings]:
+async def empty_scene(
+    case: Case,
+    stack: Stack,
+    folder: Path,
+    admission: TokenAdmission = TokenAdmission.MAX_TOKENS,
+    headers: HeaderStyle = HeaderStyle.OPENAI,
+) -> tuple[Scene, Settings]:
     """Provider and topics of a case; nothing to ask yet, and no worker."""
     folder.mkdir()
     llm = LlmServer(
@@ -187,6 +225,9 @@ async def empty_scene(case: Case, stack: Stack, folder: Path) -> tuple[Scene, Se
             limit_kind=case.kind,
             requests_per_minute=case.limits["requests"],
             tokens_per_minute=case.limits["tokens"],
+            token_admission=admission,
+            headers=headers,
+            retry_after=headers is not HeaderStyle.NONE,
         ),
     )
     await llm.start()
@@ -198,12 +239,18 @@ async def empty_scene(case: Case, stack: Stack, folder: Path) -> tuple[Scene, Se
         llm_base_url=llm.base_url,
         llm={"usd_per_hour": 100_000.0, "usd_per_day": 1_000_000.0, "deadline_s": 7_200.0, "output_tokens_max": 64},
         endpoint={
-            "requests_per_minute": case.limits["requests"],
-            "tokens_per_minute": case.limits["tokens"],
+            "requests_per_minute": case.told["requests"],
+            "tokens_per_minute": case.told["tokens"],
+            "tokens_counted": COUNTED[admission],
         },
     )
     await create(Connection(settings.kafka), plan(settings.kafka, None, partitions=PARTITIONS))
     return Scene(case, folder, llm), settings
+
+
+def chosen(given: argparse.Namespace) -> list[Case]:
+    """The cases of a run."""
+    return [Case(*each, given.real_share) for each in itertools.product(given.kinds, given.bounds, given.workers)]
 
 
 def watch(scenes: Sequence[Scene], until_s: float) -> None:
@@ -215,11 +262,11 @@ def watch(scenes: Sequence[Scene], until_s: float) -> None:
 
 async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     """All cases side by side."""
-    cases = [Case(*each) for each in itertools.product(given.kinds, given.bounds, given.workers)]
+    cases = chosen(given)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         async with Stack.start(folder / "stack", triton=False, llm=False) as stack:
-            scenes = [await scene(case, stack, folder / case.name, given.minutes) for case in cases]
+            scenes = [await scene(case, stack, folder / case.name, given) for case in cases]
             try:
                 for each in scenes:
                     for _ in range(each.case.workers):
@@ -247,10 +294,15 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", type=LimitKind, default=KINDS, choices=KINDS)
     parser.add_argument("--bounds", nargs="+", default=("requests", "tokens"), choices=("requests", "tokens"))
     parser.add_argument("--workers", nargs="+", type=int, default=(1, 3))
+    parser.add_argument(
+        "--admission", type=TokenAdmission, default=TokenAdmission.MAX_TOKENS, choices=tuple(TokenAdmission)
+    )
+    parser.add_argument("--real-share", type=float, default=1.0, help="of what the workers are told")
+    parser.add_argument("--headers", type=HeaderStyle, default=HeaderStyle.OPENAI, choices=tuple(HeaderStyle))
     parser.add_argument("--json", action="store_true", help="one line")
     given = parser.parse_args()
     rows = asyncio.run(measure(given))
-    cases = [Case(*each) for each in itertools.product(given.kinds, given.bounds, given.workers)]
+    cases = chosen(given)
     missed = [miss for row, case in zip(rows, cases, strict=True) for miss in misses(row, case)]
     for row in rows:
         print(json.dumps(row), file=sys.stderr)

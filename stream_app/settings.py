@@ -187,6 +187,9 @@ class Endpoint(Section):
     api_key_file: Path | None = None
     requests_per_minute: PositiveFloat = 500
     tokens_per_minute: PositiveFloat = 200_000
+    tokens_counted: Literal["max_tokens", "settled", "used"] = "max_tokens"
+    """What the provider counts of `tokens_per_minute`: input and most output when a call arrives, for good (as OpenAI
+    does); the same, settled by what it used at its end; or what it used, at its end."""
     usd_per_million_input: Annotated[float, Field(ge=0)] | None = None
     usd_per_million_output: Annotated[float, Field(ge=0)] | None = None
     """Prices; left out, the dated default table of `stream_app.escalate.prices` must know the model."""

@@ -162,6 +162,20 @@ class Metrics:
         self._llm_cost = self._count("llm_cost_usd", "Dollars the LLM's answers cost.")
         self._llm_s = self._time("llm_call_duration_seconds", "One try of a call to the LLM.", LLM_BUCKETS_S)
         self._llm_wait = self._time("llm_wait_seconds", "Held back by rate limits or budget.", WAIT_BUCKETS_S)
+        self._llm_share = self._gauge(
+            "llm_limit_share",
+            "Of a configured limit, the part in use: less where headers or 429s say so.",
+            "endpoint",
+            "limit",
+        )
+        self._llm_refusals = self._count("llm_limit_refusals", "Times a limit was passed.", "endpoint")
+        self._refusals_told: dict[str, int] = {}
+        self._llm_error = self._gauge(
+            "llm_token_estimate_error", "Mean of |estimated - counted| / counted tokens, lately.", "endpoint"
+        )
+        self._llm_bias = self._gauge(
+            "llm_token_estimate_bias", "Mean of (estimated - counted) / counted tokens, lately.", "endpoint"
+        )
         self._loop_lag = self._time("event_loop_lag_seconds", "A timer's delay.", LOOP_LAG_BUCKETS_S)
         self.latency = BatchHistogram(
             "shunt_decision_latency_seconds",
@@ -311,6 +325,18 @@ class Metrics:
     def llm_wait(self, seconds: float) -> None:
         """A call was held back that long by rate limits or budget (0 counts)."""
         self._llm_wait.observe(seconds)
+
+    def llm_limits(self, endpoint: str, requests_share: float, tokens_share: float, refusals: int) -> None:
+        """How much of the configured limits is in use, and how often a limit was passed since the start."""
+        self._llm_share.labels(endpoint, "requests").set(requests_share)
+        self._llm_share.labels(endpoint, "tokens").set(tokens_share)
+        self._llm_refusals.labels(endpoint).inc(refusals - self._refusals_told.get(endpoint, 0))
+        self._refusals_told[endpoint] = refusals
+
+    def llm_estimates(self, endpoint: str, error: float, bias: float) -> None:
+        """By what part of what was counted the token estimates are off, either way and on balance."""
+        self._llm_error.labels(endpoint).set(error)
+        self._llm_bias.labels(endpoint).set(bias)
 
     # the process
 

@@ -83,8 +83,9 @@ class LiveAsking:
         self._admission = Admission(
             self._gate, now_s=time.monotonic, wall_s=lambda: wall_s, want_lease=self._lease, failed=self._failed
         )
+        clocks = time.monotonic, time.time
         self._line = Line(
-            self._heard, self._admission, price, settings.llm.timeout_s, Metrics(), time.monotonic, random.random
+            self._heard, self._admission, price, settings.llm.timeout_s, Metrics(), *clocks, random.random
         )
         self._wall_s = wall_s
         self._answers: dict[bytes, asyncio.Task[AskResult]] = {}

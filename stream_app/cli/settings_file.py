@@ -62,8 +62,9 @@ on_outage = "wait"
 base_url = {base_url}
 model = "gpt-4o-mini"
 # api_key_env = "OPENAI_API_KEY"     # the key is read from this variable, or from a file: api_key_file = "..."
-requests_per_minute = 500
+requests_per_minute = 500            # the account's limits, for all workers together
 tokens_per_minute = 200000
+# tokens_counted = "max_tokens"      # how the provider counts them: docs/llm-lane.md
 
 [web]
 host = "127.0.0.1"

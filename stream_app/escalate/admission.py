@@ -14,13 +14,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from stream_app.escalate.call_end import Lost
 from stream_app.escalate.clock import RunningClock
-from stream_app.escalate.gate import Cost, Gate, Grant, No, Wait
+from stream_app.escalate.gate import Gate, Grant, No, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from stream_app.escalate.budget import Lease
+    from stream_app.escalate.call_end import CallEnd
+    from stream_app.escalate.gate import Cost
 
 WAITS_FOR = {"outage": "the LLM", "budget": "budget"}
 """How a person is told what the lane waits for by choice."""
@@ -115,15 +118,15 @@ class Admission:
                 self.abandon(waiter.granted.result())
             raise
 
-    def settle(self, grant: Grant, used: Cost) -> None:
-        """The call is over and took `used`."""
-        self.gate.settle(grant, used, self._now_s(), self._wall_s())
+    def settle(self, grant: Grant, end: CallEnd, nusd: int) -> None:
+        """The call is over, in this way, and cost so much."""
+        self.gate.settle(grant, end, nusd, self._now_s(), self._wall_s())
         self.pump()
 
     def abandon(self, grant: Grant) -> None:
-        """The call never started: everything is given back."""
+        """The call never started: its dollars are given back; its place in the rate is as good as spent."""
         self.gate.breaker.abandoned(self._now_s(), probe=grant.probe)
-        self.settle(grant, Cost(0, 0))
+        self.settle(grant, Lost(), 0)
 
     def spend_on(self, change: float, cost: Cost, draw: float) -> None:
         """Raises NotAdmitted where the budget does not reach for an event with this chance of change (`spending`)."""
@@ -165,11 +168,6 @@ class Admission:
         closing = self._closing.get(partition)
         if closing is None or closing.is_set():
             raise PartitionClosing
-
-    def hold(self, retry_after_s: float) -> None:
-        """No call before that long from now."""
-        self.gate.limiter.hold(self._now_s() + retry_after_s)
-        self.pump()
 
     def pump(self) -> None:
         """Lets through whoever may go now, fails whoever must not wait, and sets the timer for the next time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +20,7 @@ import openai
 import orjson
 
 from stream_app.errors import SettingsError
+from stream_app.escalate.rate_headers import rate_headers
 from stream_app.escalate.results import (
     Answered,
     BadRequest,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_app.escalate.prompt import Request
+    from stream_app.escalate.rate_headers import RateHeaders
     from stream_app.settings import Endpoint
 
 CONNECT_S = 5.0
@@ -53,6 +56,9 @@ CONTENT_CODES = frozenset(
 )
 RETRIABLE_STATUS = frozenset({408, 409, 425})
 CONFIGURATION_STATUS = frozenset({401, 403, 404, 405})
+NO_QUOTA = "insufficient_quota"
+TOO_LARGE = "request too large"
+"""How OpenAI's 429 for a call begins that takes more than a minute's limit: waiting would not help."""
 
 
 class LlmClient(Protocol):
@@ -181,28 +187,14 @@ def api_key(endpoint: Endpoint, environ: Mapping[str, str] = os.environ) -> str:
     )
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What `retry-after-ms` or `retry-after` ask for, in seconds; None where neither says a usable number.
-
-    0 and negative numbers mean unknown: some servers send them when they do not know.
-    """
-    for name, per_second in (("retry-after-ms", 1_000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) / per_second
-        except ValueError:
-            continue
-        if 0 < seconds < 86_400:  # NaN fails too
-            return seconds
-    return None
-
-
 def _read(content: bytes, headers: Mapping[str, str]) -> Answered | Unusable:
+    said = rate_headers(headers, time.time())
     try:
         completion = _COMPLETION.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Unusable("the body is no chat completion")
+        return Unusable("the body is no chat completion", said)
     if not completion.choices:
-        return Unusable("the completion has no choices")
+        return Unusable("the completion has no choices", said)
     choice, usage = completion.choices[0], completion.usage or _Usage()
     return Answered(
         content=choice.message.content,
@@ -211,6 +203,7 @@ def _read(content: bytes, headers: Mapping[str, str]) -> Answered | Unusable:
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         request_id=headers.get("x-request-id") or completion.id,
+        headers=said,
     )
 
 
@@ -230,19 +223,26 @@ def _of_connection(error: BaseException) -> Failed:
 def _of_status(error: openai.APIStatusError) -> CallResult:
     """What a status of 4xx or 5xx means."""
     status, code = error.status_code, error.code or ""
-    headers = cast("Mapping[str, str]", error.response.headers)
+    said = rate_headers(cast("Mapping[str, str]", error.response.headers), time.time())
     why = f"HTTP {status}" + (f" {code}" if code else "")
     if status == 429:
-        if code == "insufficient_quota":
-            return Misconfigured("insufficient_quota", why)
-        return RateLimited(retry_after_s(headers))
+        return _of_429(error, why, said)
     if status >= 500 or status in RETRIABLE_STATUS:
-        return Failed("server_error", why, retry_after_s(headers))
+        return Failed("server_error", why, said)
     if code in CONTENT_CODES or _speaks_of_content(error):
-        return ContentRefused(why)
+        return ContentRefused(why, said)
     if status in CONFIGURATION_STATUS:
         return Misconfigured({401: "key", 403: "right", 404: "model", 405: "address"}[status], why)
-    return BadRequest(f"{why}: {error.message[:300]}")
+    return BadRequest(f"{why}: {error.message[:300]}", said)
+
+
+def _of_429(error: openai.APIStatusError, why: str, said: RateHeaders) -> CallResult:
+    """A 429 is for the rate, unless it names something that waiting does not mend."""
+    if NO_QUOTA in (error.code, error.type):
+        return Misconfigured(NO_QUOTA, why)
+    if TOO_LARGE in error.message.lower():
+        return BadRequest(f"{why}: {error.message[:300]}", said)
+    return RateLimited(said)
 
 
 def _speaks_of_content(error: openai.APIStatusError) -> bool:

@@ -9,21 +9,29 @@ The least of the three counts. Tell every call's start and end, and every respon
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stream_app.escalate.last_minute import MINUTE_S, NETWORK_S
 from stream_app.escalate.owned_shares import MISSES_LEARNT, Factors, OwnedShares
 from stream_app.escalate.rate_learner import RateLearner
 from stream_app.escalate.said_limits import SaidLimit
 
 if TYPE_CHECKING:
-    from stream_app.escalate.limiter import Limits
     from stream_app.escalate.owned_shares import Reservation
-    from stream_app.escalate.rate_headers import RateHeaders
+    from stream_app.escalate.rate_headers import Allowance, RateHeaders
     from stream_app.escalate.rate_learner import Sent
+    from stream_app.escalate.token_bucket import Limits
 
 FACTOR_STEP = 0.001
 """Smaller changes of a limit than a tenth of a per cent wait until they are one."""
+
+
+SETTLES_S = MINUTE_S + 2 * NETWORK_S
+"""After partitions came or went, a worker's last minute says for so long nothing of what the fleet sent in it."""
+ROOM = 2.0
+"""A 429 that says there is room for twice the call is not for that limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,7 @@ class CorrectedRate:
     said_requests: SaidLimit = field(default_factory=SaidLimit)
     said_tokens: SaidLimit = field(default_factory=SaidLimit)
     _refusals_ended: int = 0
+    _settled_at_s: float = math.inf  # when the first minute of owning the same partitions is over
 
     def __post_init__(self) -> None:
         """The worker owns nothing yet."""
@@ -56,10 +65,12 @@ class CorrectedRate:
     def gain(self, partition: int, now_s: float) -> None:
         """A partition is owned from now on."""
         self.shares.gain(partition, now_s)
+        self._settled_at_s = math.inf
 
     def lose(self, partition: int) -> None:
         """A partition is owned no more."""
         self.shares.lose(partition)
+        self._settled_at_s = math.inf
 
     def wait_s(self, tokens: int, now_s: float, held: int | None = None) -> float:
         """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned."""
@@ -73,6 +84,8 @@ class CorrectedRate:
     def start(self, tokens: int, now_s: float, held: int | None = None) -> Started:
         """A call of `tokens` goes now; `wait_s` was 0."""
         limits, owned = self.shares.share, self.shares.owned
+        if self._settled_at_s == math.inf:
+            self._settled_at_s = now_s + SETTLES_S
         requests, tokens_per_minute = limits.requests_per_minute * owned, limits.tokens_per_minute * owned
         reservation = self.shares.reserve(tokens, now_s, held)
         return Started(
@@ -87,12 +100,14 @@ class CorrectedRate:
 
     def refused(self, started: Started, headers: RateHeaders, now_s: float, wall_s: float) -> None:
         """A 429: the call is not charged, and what `headers` say about coming again is obeyed by every call."""
-        self.learner.refused(started.sent, now_s, wall_s, headers.retry_after_s)
+        said = _has_room(headers.requests, 1), _has_room(headers.tokens, started.reservation.held)
+        room = False if False in said else None if None in said else True
+        self.learner.refused(started.sent, now_s, wall_s, headers.retry_after_s, room=room)
         self._settle(started, 0, headers, now_s)
 
     def lost(self, started: Started, now_s: float) -> None:
         """Nobody knows what became of the call: it counts as estimated."""
-        self.learner.admitted(started.sent)
+        self.learner.lost(started.sent, now_s)
         self.shares.settle(started.reservation, started.reservation.tokens, now_s)
 
     def factors(self, now_s: float) -> Factors:
@@ -106,10 +121,18 @@ class CorrectedRate:
         self.shares.settle(started.reservation, counted_tokens, now_s)
         limits, sent_s = self.configured, started.sent.at_s
         learner = self.learner
-        self.said_requests.said(headers.requests, limits.requests_per_minute, learner.requests.log.total, sent_s)
-        self.said_tokens.said(headers.tokens, limits.tokens_per_minute, learner.tokens.log.total, sent_s)
+        settled = sent_s >= self._settled_at_s
+        requests, tokens = (one.log.total if settled else None for one in (learner.requests, learner.tokens))
+        self.said_requests.said(headers.requests, limits.requests_per_minute, requests, sent_s)
+        self.said_tokens.said(headers.tokens, limits.tokens_per_minute, tokens, sent_s)
 
     def _correct(self, now_s: float) -> None:
         new, old = self.factors(now_s), self.shares.factors
         if abs(new.requests / old.requests - 1) >= FACTOR_STEP or abs(new.tokens / old.tokens - 1) >= FACTOR_STEP:
             self.shares.correct(new, now_s)
+
+
+def _has_room(allowance: Allowance, amount: float) -> bool | None:
+    """Whether this much is said to be left; None where that is not known, or within our estimate's error."""
+    left = allowance.remaining
+    return None if left is None or amount <= left < ROOM * amount else left >= amount

@@ -1,24 +1,27 @@
 """May the next call start? Rate limits, budget and circuit breaker judged together. Pure.
 
-A worker spends from any partition it owns: an event takes from its own partition's buckets and account where it
-can, else from another's, so that a partition with little to do lends to a busy one. Each bucket is charged by
-its own rules, so the bounds of `limiter` and `budget` hold all the same.
+A worker spends from any partition it owns, so that one with little to do lends to a busy one: the rate from the
+pool of all their shares (`owned_shares`), dollars from the event's own partition's account where that can pay, else
+from another's. Every call that was granted ends in exactly one `settle`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from stream_app.escalate.breaker import Breaker, Circuit
 from stream_app.escalate.budget import DAY_S, HOUR_S, Funds, Lease, PartitionBudget
-from stream_app.escalate.limiter import Limits, RateLimiter
+from stream_app.escalate.call_end import CallEnd, Counted, Lost, OverLimit
+from stream_app.escalate.corrected_rate import CorrectedRate
 from stream_app.escalate.spending import Left, Spending
+from stream_app.escalate.token_bucket import Limits
+from stream_app.escalate.token_use import TokenUse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_app.escalate.limiter import PartitionBuckets
+    from stream_app.escalate.corrected_rate import Started
     from stream_app.settings import Settings
 
 WhenOut = Literal["wait", "degrade", "dlq"]
@@ -26,13 +29,13 @@ WhenOut = Literal["wait", "degrade", "dlq"]
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A call may start: what was set aside for it, and from which buckets and account.
+    """A call may start: what was set aside for it, and from which account; give it to `settle` once.
 
-    It names the very objects: a partition that was lost and gained again has new ones, which the end of an old
+    It names the very account: a partition that was lost and gained again has a new one, which the end of an old
     call must not touch.
     """
 
-    buckets: PartitionBuckets
+    started: Started
     budget: PartitionBudget
     cost: Cost
     probe: bool
@@ -40,10 +43,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The most a call can take: an estimate of tokens for the rate, a bound of dollars for the budget."""
+    """The most a call can take: an estimate of tokens for the rate, a bound of dollars for the budget.
+
+    `held` is what the provider counts while the call is in flight, where that is more than `tokens`.
+    """
 
     tokens: int
     nusd: int
+    held: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +76,26 @@ class No:
 class Gate:
     """All that stands before a call to one endpoint."""
 
-    limiter: RateLimiter
+    rate: CorrectedRate
     usd_per_hour: float
     usd_per_day: float
     partitions: int
     on_budget: WhenOut = "wait"
     on_outage: WhenOut = "wait"
+    use: TokenUse = field(default_factory=TokenUse)
     breaker: Breaker = field(default_factory=Breaker)
     spending: Spending = field(default_factory=Spending)
     budgets: dict[int, PartitionBudget] = field(default_factory=dict[int, PartitionBudget])
 
     def gain(self, partition: int, last: Lease | None, now_s: float, wall_s: float) -> None:
-        """A partition is owned from now on: empty buckets, and an account that counts the last lease as spent."""
-        self.limiter.gain(partition, now_s)
+        """A partition is owned from now on: its share of the rate starts empty, its account counts the last lease."""
+        self.rate.gain(partition, now_s)
         hourly, daily = self.usd_per_hour / self.partitions, self.usd_per_day / self.partitions
         self.budgets[partition] = PartitionBudget.opened(hourly, daily, last, wall_s)
 
     def lose(self, partition: int) -> None:
         """A partition is owned no more."""
-        self.limiter.lose(partition)
+        self.rate.lose(partition)
         self.budgets.pop(partition, None)
 
     def worth(self, change: float, cost: Cost, now_s: float, wall_s: float, draw: float) -> bool:
@@ -109,22 +117,18 @@ class Gate:
         """May a call for an event of `partition` start now? What it needs is set aside if so."""
         if (circuit_s := self.breaker.wait_s(now_s)) > 0:
             return Wait(circuit_s, "outage") if self.on_outage == "wait" else No("outage")
-        wait_s = float("inf")
         lease: list[int] = []
-        funds = False
         for candidate in self._from(partition):
-            found = self.budgets[candidate].ask(cost.nusd, wall_s)
-            funds = funds or found is not Funds.EXHAUSTED
-            if found is Funds.LEASE_FIRST:
-                lease.append(candidate)
-            if found is not Funds.GRANTED:
-                continue
-            if (rate_s := self.limiter.wait_s(candidate, cost.tokens, now_s)) == 0:
-                return self._granted(candidate, cost)
-            wait_s = min(wait_s, rate_s)
-        if not funds:
-            return self._out_of_budget(cost, wall_s)
-        return Wait(wait_s, lease=tuple(lease))
+            match self.budgets[candidate].ask(cost.nusd, wall_s):
+                case Funds.GRANTED:
+                    if (rate_s := self.rate.wait_s(cost.tokens, now_s, cost.held)) > 0:
+                        return Wait(rate_s, lease=tuple(lease))
+                    return self._granted(self.budgets[candidate], cost, now_s)
+                case Funds.LEASE_FIRST:
+                    lease.append(candidate)
+                case Funds.EXHAUSTED:
+                    pass
+        return Wait(float("inf"), lease=tuple(lease)) if lease else self._out_of_budget(cost, wall_s)
 
     def _from(self, partition: int) -> Iterator[int]:
         """The owned partitions, the event's own first."""
@@ -132,10 +136,10 @@ class Gate:
             yield partition
         yield from (other for other in self.budgets if other != partition)
 
-    def _granted(self, partition: int, cost: Cost) -> Grant:
-        buckets, budget = self.limiter.reserve(partition, cost.tokens), self.budgets[partition]
+    def _granted(self, budget: PartitionBudget, cost: Cost, now_s: float) -> Grant:
+        started = self.rate.start(cost.tokens, now_s, cost.held)
         budget.reserve(cost.nusd)
-        return Grant(buckets, budget, cost, self.breaker.started())
+        return Grant(started, budget, cost, self.breaker.started())
 
     def _out_of_budget(self, cost: Cost, wall_s: float) -> Wait | No:
         if not self.budgets:
@@ -145,11 +149,18 @@ class Gate:
             return No("budget")
         return Wait(min(budget.next_hour_in_s(wall_s) for budget in self.budgets.values()), "budget")
 
-    @staticmethod
-    def settle(grant: Grant, used: Cost, now_s: float, wall_s: float) -> None:
-        """Replaces what was set aside by what the call took."""
-        grant.buckets.settle(grant.cost.tokens, used.tokens, now_s)
-        grant.budget.settle(grant.cost.nusd, used.nusd, wall_s)
+    def settle(self, grant: Grant, end: CallEnd, nusd: int, now_s: float, wall_s: float) -> None:
+        """Replaces what was set aside by what the call took: of the rate by its end, of the budget `nusd`."""
+        match end:
+            case Counted(tokens, headers):
+                self.rate.answered(grant.started, tokens, headers, now_s)
+            case OverLimit(refused_wall_s, headers):
+                self.rate.refused(grant.started, headers, now_s, refused_wall_s)
+            case Lost():
+                self.rate.lost(grant.started, now_s)
+            case _:
+                assert_never(end)
+        grant.budget.settle(grant.cost.nusd, nusd, wall_s)
 
     @property
     def stops_clock(self) -> bool:
@@ -161,11 +172,13 @@ def gate_of(settings: Settings, partitions: int) -> Gate:
     """Everything that stands before a call, shared out over the partitions of the escalation topic."""
     llm, endpoint = settings.llm, settings.llm.endpoints[0]
     limits = Limits(endpoint.requests_per_minute, endpoint.tokens_per_minute)
+    counted = endpoint.tokens_counted
     return Gate(
-        limiter=RateLimiter(limits.share(partitions)),
+        rate=CorrectedRate(limits, partitions, counts_at_end=counted == "used"),
         usd_per_hour=llm.usd_per_hour,
         usd_per_day=llm.usd_per_day,
         partitions=partitions,
         on_budget=llm.on_budget,
         on_outage=llm.on_outage,
+        use=TokenUse(counted),
     )

@@ -1,7 +1,8 @@
 """The rate of one worker: the shares of the partitions it owns, in one pair of buckets. Pure: time is an argument.
 
-As in `limiter`, each partition of the escalation topic carries its share of the endpoint's limits, and a gained
-one brings no level with it. Here the shares of one worker are one pool, which a call takes from as a whole:
+Each partition of the escalation topic carries its share of the endpoint's limits, so the workers together never pass
+them, and nobody has to ask anybody. A gained partition brings no level with it: its last owner may just have spent
+everything. The shares of one worker are one pool, which a call takes from as a whole:
 
 * A call that is larger than a partition's second of tokens needs no debt where the worker owns several.
 * What is given back after a call finds room: one partition's bucket is full after a second, the pool seldom is.
@@ -23,11 +24,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_app.escalate.last_minute import MINUTE_S, LastMinute
-from stream_app.escalate.limiter import REFILL_SHARE, Bucket
+from stream_app.escalate.token_bucket import REFILL_SHARE, Bucket
 
 if TYPE_CHECKING:
     from stream_app.escalate.last_minute import Slot
-    from stream_app.escalate.limiter import Limits
+    from stream_app.escalate.token_bucket import Limits
 
 FULL = 0.999
 MISS_CALLS = 50.0

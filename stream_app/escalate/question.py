@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 from stream_app.escalate.admission import NotAdmitted, PartitionClosing
 from stream_app.escalate.answer import Invalid, Refused, Valid, judge
 from stream_app.escalate.budget import NANO
+from stream_app.escalate.call_end import Lost, end_of
 from stream_app.escalate.gate import Cost
 from stream_app.escalate.results import (
     Answered,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from stream_app.escalate.admission import Admission
     from stream_app.escalate.answer import Verdict
+    from stream_app.escalate.call_end import CallEnd
     from stream_app.escalate.client import LlmClient
     from stream_app.escalate.gate import Grant
     from stream_app.escalate.prices import Price
@@ -88,15 +90,16 @@ class Line:
     timeout_s: float
     metrics: Metrics
     now_s: Callable[[], float]
+    wall_s: Callable[[], float]
     draw: Callable[[], float]
     """A random number in [0, 1), for the jitter."""
 
     def cost_max(self, request: Request) -> Cost:
         """The most that a call with `request` can take."""
-        return Cost(
-            request.input_tokens + request.output_tokens_max,
-            self.price.cost_nusd(request.input_tokens_max, request.output_tokens_max),
-        )
+        use = self.admission.gate.use
+        sizes = request.prompt_version, request.input_tokens, request.output_tokens_max
+        dollars = self.price.cost_nusd(request.input_tokens_max, request.output_tokens_max)
+        return Cost(use.charge(*sizes), dollars, use.held(*sizes))
 
 
 @dataclass(slots=True)
@@ -160,15 +163,18 @@ class Question:
         return grant
 
     async def _call(self, grant: Grant) -> CallResult:
-        """One call, whose reservation is settled whatever happens to it."""
+        """One call, whose reservation is settled once, whatever happens to it."""
         line, request = self._line, self._request
         left_s = line.admission.left_s(self._deadline_s)
         began_s = line.now_s()
-        used = grant.cost  # cancelled: nobody knows, so all of it
+        end: CallEnd = Lost()
+        cost_nusd = grant.cost.nusd  # cancelled: nobody knows, so all of it
         outcome = "cancelled"
         try:
             called = await line.client.ask(request, max(CALL_MIN_S, min(line.timeout_s, left_s)))
-            used = self._used(called, grant)
+            cost_nusd = self._paid_for(called, grant)
+            use = line.admission.gate.use
+            end = end_of(called, request, grant.cost.tokens, use, line.wall_s())
             outcome = _name(called)
             self._tell_breaker(called, grant)
         finally:
@@ -176,15 +182,15 @@ class Question:
             if outcome == "cancelled":
                 line.metrics.llm_wasted("shutdown")
                 line.admission.gate.breaker.abandoned(line.now_s(), probe=grant.probe)
-            line.admission.settle(grant, used)
+            line.admission.settle(grant, end, cost_nusd)
             line.metrics.llm_call(line.client.name, outcome, took_s)
             self._paid.calls += 1
             self._paid.latency_s += took_s
-            self._paid.cost_nusd += used.nusd
+            self._paid.cost_nusd += cost_nusd
         return called
 
-    def _used(self, called: CallResult, grant: Grant) -> Cost:
-        """What a call took, and notes it. What may have been paid unseen counts whole."""
+    def _paid_for(self, called: CallResult, grant: Grant) -> int:
+        """What a call cost, in nano-dollars, and notes it. What may have been paid unseen counts whole."""
         if isinstance(called, Answered):
             request = self._request
             tokens_in = request.input_tokens if called.input_tokens is None else called.input_tokens
@@ -194,11 +200,11 @@ class Question:
             self._paid.output_tokens += tokens_out
             self._paid.request_id = called.request_id
             self._line.metrics.llm_usage(tokens_in, tokens_out, cost_nusd / NANO)
-            return Cost(tokens_in + tokens_out, cost_nusd)
+            return cost_nusd
         if isinstance(called, Unusable) or (isinstance(called, Failed) and called.maybe_paid):
             self._line.metrics.llm_wasted(_name(called))
-            return grant.cost
-        return Cost(0, 0)
+            return grant.cost.nusd
+        return 0
 
     def _tell_breaker(self, called: CallResult, grant: Grant) -> None:
         breaker, now_s = self._line.admission.gate.breaker, self._line.now_s()
@@ -249,11 +255,10 @@ class Question:
 
     async def _back_off(self, called: RateLimited | Failed | Misconfigured) -> AskResult | None:
         """Waits before the next try, or gives up where the deadline comes first."""
-        at_least_s = 0.0 if isinstance(called, Misconfigured) else called.retry_after_s or 0.0
-        admission = self._line.admission
-        if isinstance(called, RateLimited) and at_least_s:
-            admission.hold(at_least_s)
+        if isinstance(called, RateLimited):
             return None  # everyone waits at the gate, and a retry stands at the head of the queue
+        at_least_s = 0.0 if isinstance(called, Misconfigured) else called.headers.retry_after_s or 0.0
+        admission = self._line.admission
         self._failures += 1
         left_s = float("inf") if admission.clock.stopped else admission.left_s(self._deadline_s)
         step = next_step(self._failures, left_s, self._line.draw(), at_least_s)

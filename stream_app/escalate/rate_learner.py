@@ -17,43 +17,43 @@ are known, and for each of the usual rules one is exact while the other is exact
 
 so the smaller one is the limit. Only the first refusal has no `since`. There a token bucket gives itself away by
 admitting again when, by both other rules, nothing could be free; its size is taken to be a minute, as OpenAI's is,
-and the doubt is large. The estimate climbs through its doubt in half a minute, and beyond that very slowly, because
-every refusal costs calls: each refusal that confirms the last estimate halves the climb.
+and the doubt is large.
+
+Not every 429 is a limit's: servers send them in trouble, too. What few calls told is doubted, what recent minutes
+refute as well (`limit_belief`), and where lowering the rate does not make refusals rarer, nothing more is learnt.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
-from stream_app.escalate.last_minute import MINUTE_S, LastMinute, Slot
+from stream_app.escalate.last_minute import MINUTE_S
+from stream_app.escalate.limit_belief import CONFIRMED_WITHIN, Account, Belief, Judgement
 
-MARGIN = 0.005
-"""How far below an estimate to begin: half a per cent is one call of 200, the estimate's own rounding."""
-SHARE_MIN = 0.002
-"""The least that is ever believed: a worker that asks for nothing learns nothing."""
+if TYPE_CHECKING:
+    from stream_app.escalate.last_minute import Slot
+
 CALLS_MIN = 12
 """Fewer calls than this since the last refusal measure nothing: the rate is lowered by `STEP_DOWN` instead."""
+CALLS_AGREE_MIN = 5
+"""Unless the minute's count, of at least so many, comes out the same twice."""
 STEP_DOWN = 0.8
+REFUSALS_MAX, REFUSALS_S = 5, 120.0
+"""A limit is found with fewer refusals; more in so short a time, although much less is sent, have other reasons."""
 STORED_S, STORED_SHARE = 5.0, 0.9
 """A small bucket overflows while the rate climbs, and `since` is too small then; the rate of 5 s ago is nearer."""
-DOUBT_S = 20.0
-"""How long the climb from an estimate to its upper end takes."""
-CLIMB_PER_MINUTE, CLIMB_MIN_PER_MINUTE = 0.004, 0.0005
-"""The climb in the first minute after that; every minute without a refusal doubles it, so that a limit which was
-raised is found within ten. With 2.1 % of slack (60/61 and the margin) a right estimate is refused again after three
-minutes at the earliest, then four, five, six: three times in ten minutes."""
-CLIMB_DOUBLINGS_MAX = 12.0
-"""Where the doubling stops: long before a float would overflow, long after every limit was reached."""
-CONFIRMED_WITHIN = 0.03
-"""Two estimates so close are the same limit."""
 GRACE_MIN_S = 0.25
 """A refusal comes at once, an answer after seconds: a probe that was not refused for this long, or for three times as
 long as refusals took so far, was admitted."""
 PROBES_S = (1.0, 2.0)
 """The first probes: a token bucket admits again after that; for a window they are two more refusals."""
 PROBE_LATER_S, PROBE_LATER_MAX_S = 5.0, 60.0
+WINDOW_FULL = 0.8
+"""A window that has taken less than that was not full: what refused was no window of the clock's minutes."""
 EDGE_S = 0.15
 """A probe at a window's edge goes so much later: clocks differ."""
 
@@ -76,41 +76,19 @@ class Phase(Enum):
     PROBING = auto()  # one call is under way and tells
 
 
-@dataclass(slots=True)
-class Account:
-    """One limit: what was admitted under it, and what it is believed to be."""
+@dataclass(frozen=True, slots=True)
+class Presumed:
+    """A probe that was taken to be admitted, and how things stood: what was believed and admitted since when."""
 
-    estimate: float = math.inf
-    base: float = 1.0
-    upper: float = 1.0
-    base_at_s: float = 0.0
-    climb: float = CLIMB_PER_MINUTE
-    since: float = 0.0
-    log: LastMinute = field(default_factory=LastMinute)
-
-    def share(self, now_s: float) -> float:
-        """What is believed at `now_s`, at most 1."""
-        if self.estimate == math.inf:
-            return 1.0
-        age_s = now_s - self.base_at_s
-        doubt = (self.upper / self.base) ** min(1.0, age_s / DOUBT_S)
-        minutes = min(CLIMB_DOUBLINGS_MAX, max(0.0, age_s - DOUBT_S) / MINUTE_S)
-        slowly = 1 + self.climb * (2**minutes - 1)
-        return min(1.0, self.base * doubt * slowly)
-
-    def believe(self, estimate: float, upper: float, now_s: float) -> None:
-        """A refusal has told this."""
-        confirmed = abs(estimate - self.estimate) <= CONFIRMED_WITHIN * estimate
-        self.climb = max(CLIMB_MIN_PER_MINUTE, self.climb / 2) if confirmed else CLIMB_PER_MINUTE
-        self.estimate = estimate
-        self.base = min(1.0, max(SHARE_MIN, estimate * (1 - MARGIN)))
-        self.upper = max(self.base, upper)
-        self.base_at_s = now_s
+    probe: Sent
+    before: list[tuple[Belief, float]]
+    open_since_s: float
+    calls_since: int
 
 
 @dataclass(slots=True)
 class RateLearner:
-    """One endpoint in one worker. Ask `wait_s` before a call, tell `sent`, then `refused` or `admitted`."""
+    """One endpoint in one worker. Ask `wait_s` before a call, tell `sent`, then `refused`, `admitted` or `lost`."""
 
     requests: Account = field(default_factory=Account)
     tokens: Account = field(default_factory=Account)
@@ -127,21 +105,24 @@ class RateLearner:
     _first_sent_s: float | None = None
     _aligned: bool = False  # the last refusal ended with a minute of the wall clock
     _wall_ahead_s: float = 0.0
+    _room: bool | None = None
+    _presumed: Presumed | None = None
+    _lately: deque[float] = field(default_factory=lambda: deque[float](maxlen=REFUSALS_MAX))
 
     def wait_s(self, now_s: float) -> float:
         """How long until a call may go as far as refusals are concerned: 0 if now."""
         if self.phase is Phase.PROBING and self._probe is not None:
             if now_s < self._probe.at_s + self._grace_s:
                 return self._probe.at_s + self._grace_s - now_s
-            self._ends(self._probe)
+            self._presume(self._probe)
         return max(0.0, self._probe_at_s - now_s) if self.phase is Phase.HELD else 0.0
 
     def sent(self, requests: float, tokens: float, now_s: float) -> Sent:
         """A call goes now; `wait_s` was 0."""
         slots = self.requests.log.add(requests, now_s), self.tokens.log.add(tokens, now_s)
         sent = Sent(now_s, requests, tokens, slots)
-        self.requests.since += requests
-        self.tokens.since += tokens
+        self.requests.sent(requests, now_s)
+        self.tokens.sent(tokens, now_s)
         self._calls_since += 1
         if self._first_sent_s is None:
             self._first_sent_s = now_s
@@ -152,7 +133,7 @@ class RateLearner:
     def counted(self, sent: Sent, tokens: float) -> None:
         """What the provider counted for a call, where it was estimated before."""
         self.tokens.log.correct(sent.slots[1], tokens - sent.tokens)
-        self.tokens.since += tokens - sent.tokens if sent.at_s >= self._open_since_s else 0.0
+        self.tokens.take_out(sent.tokens - tokens, since=sent.at_s >= self._open_since_s)
         sent.tokens = tokens
 
     def admitted(self, sent: Sent) -> None:
@@ -160,30 +141,79 @@ class RateLearner:
         if sent is self._probe and self.phase is Phase.PROBING:
             self._ends(sent)
 
-    def refused(self, sent: Sent, now_s: float, wall_s: float, retry_after_s: float | None = None) -> None:
-        """A call came back with a 429."""
+    def lost(self, sent: Sent, now_s: float) -> None:
+        """Nobody knows whether a call was admitted: it counts as if. A probe told nothing: the next call is one."""
+        if sent is self._probe and self.phase is Phase.PROBING:
+            self.phase, self._probe, self._probe_at_s = Phase.HELD, None, now_s
+
+    def refused(
+        self,
+        sent: Sent,
+        now_s: float,
+        wall_s: float,
+        retry_after_s: float | None = None,
+        *,
+        room: bool | None = None,
+    ) -> None:
+        """A call came back with a 429. `room`: whether its headers say that the limits had room for it."""
         self._take_out(sent)
         self._wall_ahead_s = wall_s - now_s
         self._grace_s = max(self._grace_s, min(2.0, 3 * (now_s - sent.at_s)))
+        if self._presumed is not None and sent is self._presumed.probe:
+            self._take_back(self._presumed)
         match self.phase:
             case Phase.OPEN if sent.at_s > self._open_since_s:
                 self.refusals += 1
                 self._probes = 0
                 self._refused_at_s = sent.at_s
+                self._room = room
+                self._aligned = self._aligned and self._window_full(now_s)
             case Phase.PROBING if sent is self._probe:
                 self._probes += 1
+                self._room = room
+            case Phase.HELD:  # sent before the hold: it may know of a longer wait
+                self._probe_at_s = max(self._probe_at_s, now_s + (retry_after_s or 0.0))
+                return
             case _:
-                return  # sent before the hold, or before the last one ended
+                return  # sent before the last refusal ended, or before the probe that tells
         self.phase, self._probe = Phase.HELD, None
         self._probe_at_s = now_s + retry_after_s if retry_after_s is not None else self._next_probe_s(now_s)
+
+    def _presume(self, probe: Sent) -> None:
+        """The probe was not refused so far: the refusal is over, unless a late answer says otherwise."""
+        accounts = self.requests, self.tokens
+        before = [
+            (one.belief, one.since - own) for one, own in zip(accounts, (probe.requests, probe.tokens), strict=True)
+        ]
+        self._presumed = Presumed(probe, before, self._open_since_s, self._calls_since - 1)
+        self._ends(probe)
+
+    def _take_back(self, presumed: Presumed) -> None:
+        """The probe was refused after all, slowly: everything is as if it was still on its way."""
+        for account, (belief, since) in zip((self.requests, self.tokens), presumed.before, strict=True):
+            account.belief = belief
+            account.since += since
+        self._open_since_s = presumed.open_since_s
+        self._calls_since += presumed.calls_since
+        if self._lately:
+            self._lately.pop()
+        self.phase, self._probe, self._presumed = Phase.PROBING, presumed.probe, None
+
+    def _window_full(self, now_s: float) -> bool:
+        """True where this minute of the wall clock has taken about what is believed of a limit."""
+        edge_s = now_s - (now_s + self._wall_ahead_s) % MINUTE_S
+        return any(
+            account.log.between(edge_s, math.inf) >= WINDOW_FULL * account.share(now_s)
+            for account in (self.requests, self.tokens)
+        )
 
     def _take_out(self, sent: Sent) -> None:
         self.requests.log.correct(sent.slots[0], -sent.requests)
         self.tokens.log.correct(sent.slots[1], -sent.tokens)
-        if sent.at_s >= self._open_since_s:
-            self.requests.since -= sent.requests
-            self.tokens.since -= sent.tokens
-            self._calls_since -= 1
+        since = sent.at_s >= self._open_since_s
+        self.requests.take_out(sent.requests, since=since)
+        self.tokens.take_out(sent.tokens, since=since)
+        self._calls_since -= since
 
     def _next_probe_s(self, now_s: float) -> float:
         """Soon, in case it is a bucket; then where a window of either kind would admit again; then ever later."""
@@ -203,7 +233,13 @@ class RateLearner:
     def _ends(self, probe: Sent) -> None:
         """The refusal is over: judge it."""
         account, last, call = self._binding(probe)
-        account.believe(*self._judged(account, last, call, probe.at_s), probe.at_s)
+        told = self._judged(account, last, call, probe.at_s)
+        often = len(self._lately) == REFUSALS_MAX and probe.at_s - self._lately[0] < REFUSALS_S
+        if self._room or (self._room is None and often and account.refutes(told.estimate)):
+            account.keep(probe.at_s)
+        else:
+            account.believe(told, probe.at_s)
+        self._lately.append(probe.at_s)
         edge_s = (probe.at_s + self._wall_ahead_s) % MINUTE_S
         self._aligned = probe.at_s - self._refused_at_s > sum(PROBES_S) and edge_s < 4 * EDGE_S
         self.phase, self._probe = Phase.OPEN, None
@@ -220,26 +256,36 @@ class RateLearner:
             found.append((last / account.share(probe.at_s), account, last, own))
         return max(found, key=lambda one: one[0])[1:]
 
-    def _judged(self, account: Account, last: float, call: float, now_s: float) -> tuple[float, float]:
-        """An estimate of the limit, and the most that it may be."""
+    def _judged(self, account: Account, last: float, call: float, now_s: float) -> Judgement:
+        """An estimate of the limit, from a minute's count and from what was admitted since the last refusal."""
+        prompt = now_s - self._refused_at_s <= sum(PROBES_S) + 2 * GRACE_MIN_S
         if self._open_since_s == -math.inf:
-            return self._judged_first(last, call, now_s)
+            return self._judged_first(last, call, now_s, prompt=prompt)
         believed, calls = account.share(self._refused_at_s), max(1, self._calls_since - 1)
         open_s = max(1e-3, self._refused_at_s - self._open_since_s)
-        shrunk = (account.upper / account.base) ** 0.25
-        if calls < CALLS_MIN:
-            estimate = believed * STEP_DOWN
-            return estimate, min(believed, estimate * shrunk)
+        shrunk = (account.belief.upper / account.belief.base) ** 0.25
+        if calls < CALLS_MIN or last < CALLS_MIN * call:
+            counted = last + call / 2
+            near = abs(counted - account.belief.estimate) <= max(call, CONFIRMED_WITHIN * counted)
+            if near and last >= CALLS_AGREE_MIN * call and open_s >= MINUTE_S / 2:
+                return Judgement(min(counted, believed), min(last + call, believed), measured=False, prompt=prompt)
+            lower = believed * STEP_DOWN
+            flows = last >= CALLS_MIN * call
+            return Judgement(lower, min(believed, lower * shrunk), measured=flows, prompt=prompt)
         since = max(account.since * MINUTE_S / open_s, STORED_SHARE * account.share(self._refused_at_s - STORED_S))
         estimate = min(last + call / 2, since, believed)
-        return estimate, min(believed, estimate * max(shrunk, 1 + 0.5 / calls))
+        upper = min(believed, estimate * max(shrunk, 1 + 0.5 / calls))
+        return Judgement(estimate, upper, measured=True, prompt=prompt)
 
-    def _judged_first(self, last: float, call: float, now_s: float) -> tuple[float, float]:
+    def _judged_first(self, last: float, call: float, now_s: float, *, prompt: bool) -> Judgement:
         """Without a `since`: a minute's count, or, where only a bucket admits so soon, less than that."""
         elapsed_s = min(MINUTE_S, self._refused_at_s - (self._first_sent_s or 0.0))
         gap_s = now_s - self._refused_at_s
         edge_s = (now_s + self._wall_ahead_s) % MINUTE_S
-        soon = gap_s <= sum(PROBES_S) + 2 * GRACE_MIN_S and edge_s >= gap_s
+        soon = prompt and edge_s >= gap_s
+        if last < CALLS_MIN * call:
+            return Judgement(last + call / 2, 1.0, measured=False, prompt=prompt)
         if soon and elapsed_s < MINUTE_S - gap_s:
-            return last / (1 + elapsed_s / MINUTE_S), min(1.0, last * MINUTE_S / max(1e-3, elapsed_s))
-        return last + call / 2, last + call
+            upper = min(1.0, last * MINUTE_S / max(1e-3, elapsed_s))
+            return Judgement(last / (1 + elapsed_s / MINUTE_S), upper, measured=True, prompt=prompt)
+        return Judgement(last + call / 2, last + call, measured=True, prompt=prompt)

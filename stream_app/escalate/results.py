@@ -1,8 +1,13 @@
-"""What one call to an endpoint can end in: a closed union, matched exhaustively by whoever calls."""
+"""What one call to an endpoint can end in: a closed union, matched exhaustively by whoever calls.
+
+`headers` is what the response says of the limits; SILENT where there was no response.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from stream_app.escalate.rate_headers import SILENT, RateHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +20,14 @@ class Answered:
     input_tokens: int | None
     output_tokens: int | None
     request_id: str | None
+    headers: RateHeaders = SILENT
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """HTTP 429 for the rate: every caller of the key waits. `retry_after_s` None: the server did not say."""
+    """HTTP 429 for the rate: every caller of the key waits, for as long as the headers say."""
 
-    retry_after_s: float | None
+    headers: RateHeaders = SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,7 @@ class ContentRefused:
     """The provider refused the content with an error status: an outcome, like the model's own refusal."""
 
     why: str
+    headers: RateHeaders = SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class Unusable:
     """HTTP 200 with a body that is no chat completion."""
 
     why: str
+    headers: RateHeaders = SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Failed:
 
     cause: str
     why: str
-    retry_after_s: float | None = None
+    headers: RateHeaders = SILENT
     maybe_paid: bool = False
 
 
@@ -67,6 +75,7 @@ class BadRequest:
     """The endpoint refuses this very request for good (too long for the model, a parameter it lacks)."""
 
     why: str
+    headers: RateHeaders = SILENT
 
 
 CallResult = Answered | RateLimited | ContentRefused | Unusable | Failed | Misconfigured | BadRequest

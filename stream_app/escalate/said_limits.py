@@ -10,8 +10,8 @@ that somebody else spends with the same key. By how much depends on the provider
                    60 s counts (a fixed window shows it at its end only), and does not depend on what we do: so this
                    cannot swing either.
 
-The fleet's spending is taken to be this worker's, by its part of the partitions. Less than `DEADBAND`
-is taken for that guess's error.
+The fleet's spending is taken to be this worker's, by its part of the partitions, once it has owned the same ones for
+a minute: before that it does not know. Less than `DEADBAND` is taken for that guess's error.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class SaidLimit:
     _left_max: float = 0.0
     _peaks: deque[tuple[float, float]] = field(default_factory=deque[tuple[float, float]])
 
-    def said(self, allowance: Allowance, configured: float, own: float, sent_s: float) -> None:
+    def said(self, allowance: Allowance, configured: float, own: float | None, sent_s: float) -> None:
         """A call sent at `sent_s` came back with this. `own` is what this worker sent in the last 60 s, in shares.
+        None where that says nothing of what the fleet sent.
 
         Answers overtake each other: what an older call says is not listened to.
         """
@@ -64,6 +65,8 @@ class SaidLimit:
         self._vote(spent, allowance.reset_s)
         self._left = 1 - spent
         self._left_max = max(self._left_max, self._left)
+        if own is None:
+            return
         others = spent - own * configured / allowance.limit_per_minute
         if not self._peaks or sent_s - self._peaks[-1][0] >= PEAK_SLOT_S:
             self._peaks.append((sent_s, others))

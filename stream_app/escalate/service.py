@@ -77,7 +77,8 @@ class EscalateLane:
         wall_s: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._settings, self._metrics, self._wall_s = settings, metrics, wall_s
+        self._settings, self._metrics, self._now_s, self._wall_s = settings, metrics, now_s, wall_s
+        self._endpoint = client.name
         self._works = Works()
         self._waste = Waste(self._works, metrics, now_s)
         partitions = topics[settings.kafka.names.escalations].partitions
@@ -89,7 +90,7 @@ class EscalateLane:
             failed=self._failed,
             in_doubt=lambda: self.membership.in_doubt,
         )
-        line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, draw)
+        line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, wall_s, draw)
         asker, outbox = Asker(line, AnswerCache()), Outbox(settings, codec, topics)
         self._event = Handling(codec, prompter, asker, outbox, self._waste, wall_s)
         self._committing = Committing(
@@ -239,6 +240,7 @@ class EscalateLane:
                 paused = sum(not work.partition.wanted for work in self._works)
                 self._metrics.partitions_owned(LANE, len(self._works), paused)
             self._waste.settle()
+            self._report_rates()
             self._metrics.waiting(LANE, self._admission.waits_for)
             self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works))
             for work in self._works:
@@ -246,6 +248,12 @@ class EscalateLane:
                 if work.idle_behind:
                     work.something.set()
             self._fill()  # what was held back while membership was in doubt
+
+    def _report_rates(self) -> None:
+        gate = self._admission.gate
+        factors = gate.rate.factors(self._now_s())
+        self._metrics.llm_limits(self._endpoint, factors.requests, factors.tokens, gate.rate.learner.refusals)
+        self._metrics.llm_estimates(self._endpoint, gate.use.error, gate.use.bias)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         return cast("asyncio.TaskGroup", self._tasks).create_task(coroutine)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stream_app.escalate.corrected_rate import CorrectedRate
-from stream_app.escalate.limiter import Limits, RateLimiter
 from stream_app.escalate.rate_headers import rate_headers
+from stream_app.escalate.token_bucket import Limits
 from stream_app.escalate.token_use import TokenUse
 from tests.escalate.providers import Call, Fleet, Provider, Worker, calls, heavy_tail, lognormal, meter, used
 
@@ -26,42 +25,6 @@ TOKENS_BOUND = Limits(2_000, 200_000)
 LATENCIES = (lognormal(5.0, 0.5), heavy_tail(2.0))
 GAP_S = 3.0
 """For how long a rebalance takes every partition from everybody."""
-
-
-@dataclass
-class ByPartition:
-    """`limiter.RateLimiter` as the gate spends from it: the whole call from one owned partition."""
-
-    limiter: RateLimiter
-    settled_by: Counts
-    owned: list[int] = field(default_factory=list)
-
-    def gain(self, partition: int, now_s: float) -> None:
-        self.limiter.gain(partition, now_s)
-        self.owned.append(partition)
-
-    def lose(self, partition: int, now_s: float) -> None:
-        self.limiter.lose(partition)
-        self.owned.remove(partition)
-
-    def wait_s(self, call: Call, now_s: float) -> float:
-        return min((self.limiter.wait_s(one, self._cost(call), now_s) for one in self.owned), default=math.inf)
-
-    def start(self, call: Call, now_s: float) -> Callable[[float, bool, dict[str, str]], None]:
-        cost = self._cost(call)
-        buckets = self.limiter.reserve(min(self.owned, key=lambda one: self.limiter.wait_s(one, cost, now_s)), cost)
-
-        def ended(at_s: float, admitted: bool, headers: dict[str, str]) -> None:
-            counted = call.at_most if self.settled_by == "max" else call.used
-            buckets.settle(cost, counted if admitted else 0, at_s)
-            if not admitted:
-                self.limiter.hold(at_s + 1.0)
-
-        return ended
-
-    @staticmethod
-    def _cost(call: Call) -> int:
-        return call.estimate + call.output_max
 
 
 @dataclass
@@ -114,7 +77,6 @@ class Setting:
     seed: int = 0
     headers: bool = False
     burst_s: float = 60.0
-    by_partition: bool = False
     latency: Literal[0, 1] = 0
 
     def fleet(self) -> Fleet:
@@ -126,14 +88,13 @@ class Setting:
             meter(self.kind, self.real.tokens_per_minute, phase_s, self.burst_s),
             self.counts,
         )
-        workers = [Worker(self._pace(phase_s)) for _ in range(self.workers)]
+        workers = [Worker(self.pace(phase_s)) for _ in range(self.workers)]
         fleet = Fleet(provider, workers, calls(), LATENCIES[self.latency], draw, self.headers, in_flight_max=2_000)
         fleet.assign(owners(self.workers))
         return fleet
 
-    def _pace(self, phase_s: float) -> Pace:
-        if self.by_partition:
-            return ByPartition(RateLimiter(self.configured.share(PARTITIONS)), self.counts)
+    def pace(self, phase_s: float) -> Pace:
+        """A new worker's, where the wall clock is ahead by `phase_s`."""
         at_end = self.counts == "end"
         rate = CorrectedRate(self.configured, PARTITIONS, counts_at_end=at_end)
         return Corrected(rate, TokenUse(COUNTED[self.counts]), phase_s)

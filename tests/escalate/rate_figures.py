@@ -1,11 +1,11 @@
-"""Prints what the limiters do against each provider: `python -m tests.escalate.rate_figures {hold,learn}`."""
+"""Prints what the limiter does against each provider: `python -m tests.escalate.rate_figures {hold,learn}`."""
 
 from __future__ import annotations
 
 import sys
 from itertools import product
 
-from stream_app.escalate.limiter import Limits
+from stream_app.escalate.token_bucket import Limits
 from tests.escalate.paces import REQUESTS_BOUND, TOKENS_BOUND, Setting, two_rebalances, utilisation
 
 SEEDS = 8
@@ -14,8 +14,7 @@ THIRD = 1 / 3
 
 def hold() -> None:
     """Ten minutes at the real limit: the least utilisation of two minutes and of ten, the 429s of each run."""
-    for by_partition, (name, limits), workers, kind, counts in product(
-        (True, False),
+    for (name, limits), workers, kind, counts in product(
         (("requests", REQUESTS_BOUND), ("tokens", TOKENS_BOUND)),
         (1, 3),
         ("bucket", "fixed", "sliding"),
@@ -25,7 +24,7 @@ def hold() -> None:
             continue
         steady, whole, refusals = [], [], []
         for seed in range(SEEDS):
-            setting = Setting(kind, counts, limits, limits, workers, seed, False, 60.0, by_partition, seed % 2)
+            setting = Setting(kind, counts, limits, limits, workers, seed, False, 60.0, seed % 2)
             fleet = setting.fleet()
             if workers == 3:
                 two_rebalances(fleet)
@@ -33,8 +32,7 @@ def hold() -> None:
             steady.append(utilisation(fleet, limits, 60, 195))
             whole.append(utilisation(fleet, limits, 0, 600))
             refusals.append(len(fleet.provider.refusals))
-        limiter = "by partition" if by_partition else "pooled"
-        print(f"{limiter:12} {name:8} {workers} {kind:7} {counts:3} {min(steady):.3f} {min(whole):.3f} {refusals}")
+        print(f"{name:8} {workers} {kind:7} {counts:3} {min(steady):.3f} {min(whole):.3f} {refusals}")
 
 
 def learn() -> None:
@@ -50,7 +48,7 @@ def learn() -> None:
     ):
         shown = []
         for seed in range(SEEDS):
-            setting = Setting(kind, "max", real, limits, workers, seed, headers, burst_s, False, seed % 2)
+            setting = Setting(kind, "max", real, limits, workers, seed, headers, burst_s, seed % 2)
             fleet = setting.fleet()
             fleet.run(800)
             refusals = fleet.provider.refusals

@@ -9,8 +9,10 @@ import pytest
 
 from stream_app.escalate.admission import Admission, NotAdmitted, PartitionClosing
 from stream_app.escalate.budget import NANO
+from stream_app.escalate.call_end import Counted
+from stream_app.escalate.corrected_rate import CorrectedRate
 from stream_app.escalate.gate import Cost, Gate
-from stream_app.escalate.limiter import Limits, RateLimiter
+from stream_app.escalate.token_bucket import Limits
 
 FREE = Cost(1, 0)
 
@@ -20,7 +22,7 @@ class Lane:
 
     def __init__(self, requests_per_minute=1e6, usd_per_hour=1000.0, commits=True, **gate) -> None:
         limits = Limits(requests_per_minute, 1e9)
-        self.gate = Gate(RateLimiter(limits.share(2)), usd_per_hour, 10 * usd_per_hour, 2, **gate)
+        self.gate = Gate(CorrectedRate(limits, 2), usd_per_hour, 10 * usd_per_hour, 2, **gate)
         self.wall_s, self.commits, self.leases = 1_000_000.0, commits, 0
         self.in_doubt = False
         self.admission = Admission(
@@ -95,7 +97,7 @@ async def test_waiting_for_an_outage_by_choice_stops_the_deadlines():
     grant = await waiting  # the probe, after the cool-down of one second
     assert grant.probe
     lane.gate.breaker.answered()
-    lane.admission.settle(grant, FREE)
+    lane.admission.settle(grant, Counted(1), 0)
     assert lane.admission.waits_for is None
 
 
@@ -114,7 +116,7 @@ async def test_an_exhausted_budget_waits_for_the_next_hour_or_says_so():
         lane = Lane(usd_per_hour=1.0, on_budget=when)
         for _ in range(4):  # two calls of a quarter dollar in each partition's half dollar
             grant = await lane.reserve(cost=cost)
-            lane.admission.settle(grant, cost)
+            lane.admission.settle(grant, Counted(1), cost.nusd)
         if when == "degrade":
             with pytest.raises(NotAdmitted, match="budget"):
                 await lane.reserve(cost=cost)
@@ -169,6 +171,7 @@ async def test_a_cancelled_waiter_gives_back_what_it_was_just_granted():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not any(budget.reserved_nusd for budget in lane.gate.budgets.values())
+    assert lane.gate.rate.shares.in_flight == 0
 
 
 async def test_the_end_of_an_old_call_leaves_a_regained_partition_alone():
@@ -178,7 +181,7 @@ async def test_the_end_of_an_old_call_leaves_a_regained_partition_alone():
     for partition in (0, 1):
         lane.admission.lose(partition)
         lane.admission.gain(partition, None)
-    lane.admission.settle(grant, Cost(0, 5_000))
+    lane.admission.settle(grant, Counted(0), 5_000)
     assert all(budget.reserved_nusd == 0 == budget.settled_hour_nusd for budget in lane.gate.budgets.values())
 
 

@@ -11,8 +11,9 @@ from stream_app.escalate import client as clients
 from stream_app.escalate import results
 from stream_app.escalate.answer import Valid, judge
 from stream_app.escalate.answer_form import AnswerForm
-from stream_app.escalate.client import OpenAiClient, api_key, retry_after_s
+from stream_app.escalate.client import OpenAiClient, api_key
 from stream_app.escalate.prompt import Prompter, PromptOptions
+from stream_app.escalate.rate_headers import SILENT, RateHeaders
 from stream_app.events import Event
 from stream_app.local.ports import claim_port
 from stream_app.settings import Endpoint
@@ -79,8 +80,8 @@ async def test_json_mode_with_a_reason_is_understood(llm):
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"kind": "rate_limited", "retry_after_s": 2.5}, results.RateLimited(2.5)),
-        ({"kind": "rate_limited_silent"}, results.RateLimited(None)),
+        ({"kind": "rate_limited", "retry_after_s": 2.5}, results.RateLimited(RateHeaders(retry_after_s=2.5))),
+        ({"kind": "rate_limited_silent"}, results.RateLimited(SILENT)),
         ({"kind": "insufficient_quota"}, results.Misconfigured("insufficient_quota", "HTTP 429 insufficient_quota")),
         ({"kind": "server_error", "status": 503}, results.Failed("server_error", "HTTP 503 server_error")),
         ({"kind": "unauthorized"}, results.Misconfigured("key", "HTTP 401 invalid_api_key")),
@@ -92,6 +93,33 @@ async def test_each_refusal_of_the_server_has_its_value(client, llm, fault, expe
     """Foreign errors are translated here and nowhere else."""
     llm.admin("faults", fault)
     assert await client.ask(request(), 5.0) == expected
+
+
+async def test_each_response_says_what_it_says_of_the_limits(client, llm):
+    """An answer, a 429 and a server's error carry the limits as their headers tell them."""
+    llm.admin("limits", {"requests_per_minute": 2, "tokens_per_minute": 60_000})
+    answered = await client.ask(request(), 5.0)
+    assert isinstance(answered, results.Answered)
+    assert answered.headers.requests.limit_per_minute == 2
+    assert answered.headers.requests.remaining == 1
+    assert answered.headers.tokens.limit_per_minute == 60_000
+    llm.admin("faults", {"kind": "server_error", "count": 1})
+    failed = await client.ask(request(), 5.0)
+    assert isinstance(failed, results.Failed)
+    assert failed.headers.requests.limit_per_minute == 2
+    await client.ask(request(), 5.0)
+    refused = await client.ask(request(), 5.0)
+    assert isinstance(refused, results.RateLimited)
+    assert refused.headers.requests.remaining == 0
+    assert 20 < (refused.headers.retry_after_s or 0.0) <= 30
+
+
+async def test_a_call_that_no_minute_could_take_is_not_asked_again(client, llm):
+    """OpenAI answers 429 to what is larger than the whole limit: waiting for it would stop everyone else for ever."""
+    llm.admin("limits", {"requests_per_minute": 0, "tokens_per_minute": 100})
+    refused = await client.ask(request(), 5.0)
+    assert isinstance(refused, results.BadRequest)
+    assert "too large" in refused.why
 
 
 @pytest.mark.parametrize(
@@ -138,24 +166,6 @@ async def test_a_bad_answer_is_still_an_answer(client, llm, kind):
     assert isinstance(answered, results.Answered)
     assert answered.input_tokens
     assert not isinstance(judge(request(), answered), Valid)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "9"}, 9.0),
-        ({"retry-after": "-1"}, None),
-        ({"retry-after": "0"}, None),
-        ({"retry-after-ms": "0", "retry-after": "2"}, 2.0),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_read_as_the_field_writes_it(headers, seconds):
-    """Milliseconds first; -1, 0 and what is no number mean that the server does not know."""
-    assert retry_after_s(headers) == seconds
 
 
 def test_the_key_comes_from_file_or_environment_or_is_missed(tmp_path):

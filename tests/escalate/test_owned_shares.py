@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.escalate.last_minute import NETWORK_S, SLOT_S, LastMinute
-from stream_app.escalate.limiter import Limits
 from stream_app.escalate.owned_shares import Factors, OwnedShares
+from stream_app.escalate.token_bucket import Limits
 from tests.escalate.providers import worst_excess
 
 STEPS = st.lists(
@@ -64,6 +64,55 @@ def test_no_window_holds_more_than_rate_burst_and_one_call(steps, requests_per_m
     requests, tokens = pool.requests.rate_per_s, pool.tokens.rate_per_s
     assert worst_excess([(at_s, 1.0) for at_s, _ in spent], requests) <= requests + 1 + 1e-6
     assert worst_excess(spent, tokens) <= tokens + largest + 1e-3
+
+
+@given(STEPS, st.integers(60, 5_000))
+def test_no_minute_exceeds_the_limit_however_shares_come_and_go(steps, requests_per_minute):
+    """Any 60 s hold at most the limit of requests, one call more at most: a gained share starts empty."""
+    kept = [step for step in steps if step[3] not in ("half", "whole")]
+    spent, _ = play(OwnedShares(Limits(requests_per_minute, 1e9), 6), kept, changes=True)
+    for at_s, _ in spent:
+        assert sum(1 for other_s, _ in spent if at_s <= other_s < at_s + 60) <= requests_per_minute + 1
+
+
+def test_a_minute_at_full_demand_uses_the_limit_and_not_more():
+    """With always more to do, each minute carries between 98 % and 100 % of the limit."""
+    pool, now_s, times = OwnedShares(Limits(500, 1e9), 1), 0.0, []
+    pool.gain(0, now_s)
+    while now_s < 300:
+        wait_s = pool.wait_s(100, now_s)
+        now_s += wait_s + (1e-9 if wait_s else 0)
+        if pool.wait_s(100, now_s) == 0:
+            pool.settle(pool.reserve(100, now_s), 100, now_s)
+            times.append(now_s)
+    for start_s in range(5, 235, 5):
+        inside = sum(1 for at_s in times if start_s <= at_s < start_s + 60)
+        assert 490 <= inside <= 500
+
+
+def test_a_call_larger_than_the_bucket_goes_into_debt_alone():
+    """A call of ten seconds' tokens goes when the bucket is full, and the next waits until its debt is repaid."""
+    pool = OwnedShares(Limits(1e6, 6_100), 1)  # 100 tokens a second
+    pool.gain(0, 0.0)
+    assert pool.wait_s(1_000, 0.0) == pytest.approx(1.0)
+    assert pool.wait_s(1_000, 1.0) == 0
+    pool.reserve(1_000, 1.0)
+    assert pool.wait_s(50, 1.0) == pytest.approx(9.5)
+    assert pool.wait_s(1_000, 1.0) == pytest.approx(10.0)
+
+
+def test_a_gained_share_starts_empty():
+    """Its last owner may just have spent everything: it brings nothing, to a worker that owns none or others."""
+    pool = OwnedShares(Limits(600, 1e6), 3)
+    pool.gain(0, 0.0)
+    assert pool.wait_s(10, 100.0) == 0
+    before = pool.requests.level
+    pool.gain(1, 100.0)
+    assert pool.requests.level == before
+    pool.lose(0)
+    pool.lose(1)
+    pool.gain(0, 100.0)
+    assert pool.wait_s(10, 100.0) > 0
 
 
 @given(STEPS)

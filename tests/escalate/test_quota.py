@@ -36,7 +36,7 @@ class NoQuota:
 def question(endpoint: NoQuota, on_outage: WhenOut, within_s: float) -> tuple[Lane, Question]:
     """One event's question to it."""
     lane, one = Lane(on_outage=on_outage), escalation(0)
-    line = Line(endpoint, lane.admission, Price(0.15, 0.6), 5.0, Metrics(), time.monotonic, lambda: 0.0)
+    line = Line(endpoint, lane.admission, Price(0.15, 0.6), 5.0, Metrics(), time.monotonic, time.time, lambda: 0.0)
     request = Prompter(PromptOptions(), ["sentiment", "toxicity"]).render(one, event("a text"))
     return lane, Question(line, 0, request, lane.admission.running_s + within_s)
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.escalate.paces import PARTITIONS, REQUESTS_BOUND, TOKENS_BOUND, Setting, two_rebalances, utilisation
+from tests.escalate.paces import (
+    PARTITIONS,
+    REQUESTS_BOUND,
+    TOKENS_BOUND,
+    Setting,
+    owners,
+    two_rebalances,
+    utilisation,
+)
 from tests.escalate.providers import FixedWindow, SlidingLog, TokenBucket, used, worst_excess
 
 KINDS = ("bucket", "fixed", "sliding")
@@ -22,20 +30,6 @@ def test_the_providers_keep_their_rules():
     assert bucket.reset_s(10.0) == pytest.approx(50)
     sliding.log.append((5.0, 0.0))
     assert (sliding.left(59.9), sliding.left(60.0)) == (0, 60)
-
-
-def test_a_share_of_one_partition_is_too_small_for_tokens():
-    """Why shares are pooled: bucket by bucket, what comes back after a call overflows, and use stays below 0.93."""
-    fleet = Setting("fixed", "use", TOKENS_BOUND, TOKENS_BOUND, by_partition=True).fleet()
-    fleet.run(600)
-    assert utilisation(fleet, TOKENS_BOUND, 60, 600) < 0.93
-
-
-def test_settling_after_the_fact_alone_is_refused_by_a_sliding_log():
-    """Why the last minute is guarded: with 60/61 of the limit and estimates that err, a sliding log still refuses."""
-    fleet = Setting("sliding", "max", TOKENS_BOUND, TOKENS_BOUND, by_partition=True).fleet()
-    fleet.run(600)
-    assert len(fleet.provider.refusals) >= 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,6 +74,23 @@ def test_a_provider_that_counts_otherwise_is_not_passed_either(kind, counts, lea
         assert fleet.provider.refusals == [], f"seed {seed}"
         assert utilisation(fleet, TOKENS_BOUND, 60, 195) >= least, f"seed {seed}"
         assert utilisation(fleet, TOKENS_BOUND, 0, 600) >= least, f"seed {seed}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_that_joins_does_not_take_the_fleet_for_somebody_else(kind):
+    """A new process knows nothing of the last minute: what the headers say was spent in it is no reason to wait."""
+    setting = Setting(kind, "max", REQUESTS_BOUND, REQUESTS_BOUND, workers=3, headers=True)
+    fleet = setting.fleet()
+
+    def joins() -> None:
+        fleet.workers[2].pace = setting.pace(fleet.workers[2].pace.wall_ahead_s)
+        fleet.assign(owners(3))
+
+    fleet.at(200.0, fleet.revoke)
+    fleet.at(203.0, joins)
+    fleet.run(400)
+    assert fleet.provider.refusals == []
+    assert utilisation(fleet, REQUESTS_BOUND, 233, 400) >= 0.96
 
 
 def test_a_killed_worker_takes_only_its_share_along():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
 
 from stream_app.escalate.corrected_rate import CorrectedRate
-from stream_app.escalate.limiter import Limits
 from stream_app.escalate.rate_headers import SILENT, Allowance, RateHeaders
 from stream_app.escalate.rate_learner import Phase, RateLearner
 from stream_app.escalate.said_limits import SaidLimit
+from stream_app.escalate.token_bucket import Limits
 from tests.escalate.paces import REQUESTS_BOUND, TOKENS_BOUND, Setting, utilisation
 
 KINDS = ("bucket", "fixed", "sliding")
@@ -92,6 +93,55 @@ def test_others_on_the_same_key_are_made_room_for(kind):
     assert all(later >= earlier - 0.04 * 300 for earlier, later in pairwise(minutes))
 
 
+@pytest.mark.parametrize(("share", "lasts_s", "back_s"), [(1.0, 15, 60), (0.7, 180, 60), (0.05, 180, 600)])
+def test_429s_that_no_limit_explains_are_forgotten(share, lasts_s, back_s):
+    """A server in trouble refuses whatever the rate: soon after that the configured limit is used as before.
+
+    Where every call is refused for a while nothing was measured, so a minute is enough. Few refusals among many
+    calls look like a limit, which is left by climbing; but use does not sink below two fifths meanwhile.
+    """
+    for seed in range(3):
+        fleet = Setting("bucket", "max", REQUESTS_BOUND, REQUESTS_BOUND, seed=seed).fleet()
+        trouble, admits = random.Random(seed), fleet.provider.admits
+
+        def troubled(now_s, call, trouble=trouble, admits=admits, fleet=fleet) -> bool:
+            if 400 <= now_s < 400 + lasts_s and trouble.random() < share:
+                fleet.provider.refusals.append(now_s)
+                return False
+            return admits(now_s, call)
+
+        fleet.provider.admits = troubled
+        fleet.run(1_500)
+        over_s = 400 + lasts_s + 60  # the last probe may wait for a minute's edge
+        assert utilisation(fleet, REQUESTS_BOUND, over_s + back_s, over_s + back_s + 60) >= 0.9, f"seed {seed}"
+        assert utilisation(fleet, REQUESTS_BOUND, over_s, over_s + 60) >= 0.4, f"seed {seed}"
+
+
+@pytest.mark.parametrize("lasts_s", [15, 180])
+def test_refusals_at_the_very_start_are_forgotten(lasts_s):
+    """An endpoint that refuses everything when the lane starts is used in full two minutes after its recovery."""
+    fleet = Setting("bucket", "max", REQUESTS_BOUND, REQUESTS_BOUND).fleet()
+    admits = fleet.provider.admits
+    fleet.provider.admits = lambda now_s, call: now_s >= lasts_s and admits(now_s, call)
+    fleet.run(lasts_s + 180)
+    assert utilisation(fleet, REQUESTS_BOUND, lasts_s + 120, lasts_s + 180) >= 0.9
+
+
+def test_a_429_that_says_there_is_room_teaches_nothing():
+    """With plenty left by its own headers it is not for the limit: calls wait, and go on as before."""
+    rate = CorrectedRate(Limits(600, 60_000), 1)
+    rate.gain(0, 0.0)
+    said = RateHeaders(Allowance(600, 500, 10.0), Allowance(60_000, 50_000, 10.0), retry_after_s=1.0)
+    for at_s in (10.0, 20.0, 30.0):
+        assert rate.wait_s(100, at_s) == 0
+        rate.refused(rate.start(100, at_s), said, at_s + 0.1, at_s + 0.1)
+        assert rate.wait_s(100, at_s + 0.2) > 0
+        assert rate.wait_s(100, at_s + 1.2) == 0
+        rate.answered(rate.start(100, at_s + 1.2), 100, SILENT, at_s + 1.3)
+    assert rate.learner.refusals == 3
+    assert (rate.learner.requests.share(40.0), rate.learner.tokens.share(40.0)) == (1.0, 1.0)
+
+
 def test_a_header_never_raises_the_configured_limit():
     """An account that may use more than is configured is used as configured; one that may use less, at once."""
     rate = CorrectedRate(Limits(600, 60_000), 1)
@@ -133,7 +183,7 @@ def test_late_refusals_belong_to_the_refusal_that_ended():
     learner = RateLearner()
     early = [learner.sent(0.01, 0.0, at_s) for at_s in (0.0, 0.1, 0.2)]
     learner.refused(early[0], 0.3, 0.3, 1.0)
-    learner.refused(early[1], 0.4, 0.4, 5.0)
+    learner.refused(early[1], 0.4, 0.4)
     assert learner.wait_s(1.3) == 0
     probe = learner.sent(0.01, 0.0, 1.3)
     learner.admitted(probe)
@@ -142,8 +192,39 @@ def test_late_refusals_belong_to_the_refusal_that_ended():
     assert learner.refusals == 1
 
 
+def test_a_probe_that_is_refused_slowly_is_still_refused():
+    """A 429 that comes later than 429s use to come takes back what was concluded in the meantime."""
+    learner = RateLearner()
+    for number in range(200):
+        learner.admitted(learner.sent(0.005, 0.0, number / 10))
+    learner.refused(learner.sent(0.005, 0.0, 20.0), 20.1, 20.1, 1.0)
+    assert learner.wait_s(21.1) == 0
+    probe, since = learner.sent(0.005, 0.0, 21.1), learner.requests.since
+    assert learner.wait_s(22.0) == 0, "nothing was heard, so it was admitted"
+    assert learner.requests.share(22.0) < 1
+    other = learner.sent(0.005, 0.0, 22.0)
+    learner.refused(probe, 22.5, 22.5, 1.0)
+    assert learner.phase is Phase.HELD
+    assert learner.requests.share(22.5) == 1
+    assert learner.requests.since == pytest.approx(since), "the probe is out, the other call is in"
+    learner.admitted(other)
+    assert learner.wait_s(23.0) > 0
+    assert learner.wait_s(23.5) == 0
+    assert learner.refusals == 1
+
+
+def test_the_longest_retry_after_holds_all_calls():
+    """Of several 429s at once the longest wait counts: a shorter one that comes later does not shorten it."""
+    learner = RateLearner()
+    sent = [learner.sent(0.01, 0.0, at_s) for at_s in (0.0, 0.1, 0.2)]
+    for call, waits_s in zip(sent, (5.0, 9.0, 1.0), strict=True):
+        learner.refused(call, 1.0, 1.0, waits_s)
+    assert learner.wait_s(1.0) == pytest.approx(9.0)
+    assert learner.refusals == 1
+
+
 def test_a_call_whose_end_nobody_knows_counts_as_estimated():
-    """A cancelled call stays charged, and as a probe it ends the refusal: the next 429 would begin another."""
+    """A cancelled call stays charged; a probe that was cancelled told nothing, so the next call is the probe."""
     rate = CorrectedRate(Limits(6_000, 600_000), 1)
     rate.gain(0, 0.0)
     rate.wait_s(1_000, 1.0)
@@ -153,4 +234,7 @@ def test_a_call_whose_end_nobody_knows_counts_as_estimated():
     rate.lost(probe, 3.1)
     assert rate.shares.tokens.level == before
     assert rate.shares.in_flight == 0
+    assert rate.learner.phase is Phase.HELD
+    assert rate.wait_s(1_000, 4.2) == 0
+    rate.answered(rate.start(1_000, 4.2), 1_000, SILENT, 4.3)
     assert rate.learner.phase is Phase.OPEN

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.escalate.budget import NANO
+from stream_app.escalate.corrected_rate import CorrectedRate
 from stream_app.escalate.gate import Cost, Gate
-from stream_app.escalate.limiter import Limits, RateLimiter
 from stream_app.escalate.spending import RECENT_MIN, Left, Spending, chance_of_change
+from stream_app.escalate.token_bucket import Limits
 from tests.escalate.escalated import escalation
 
 CALL_NUSD = 1_000
@@ -133,7 +134,7 @@ def test_the_scarcer_of_two_budgets_decides():
 
 def gate(on_budget: str) -> Gate:
     """One partition, a dollar an hour, ample rates; an hour begins at 0."""
-    made = Gate(RateLimiter(Limits(1e9, 1e9)), 1.0, 100.0, 1, on_budget=on_budget)
+    made = Gate(CorrectedRate(Limits(1e9, 1e9), 1), 1.0, 100.0, 1, on_budget=on_budget)
     made.gain(0, None, 0.0, 0.0)
     return made
 
