@@ -44,8 +44,12 @@ class ProvenEnd:
     @property
     def in_doubt(self) -> bool:
         """True where no further transaction may begin."""
-        late = not self._proven and time.monotonic() - self._began_s > PROOF_S
-        return late or not self._same
+        return self.late or not self._same
+
+    @property
+    def late(self) -> bool:
+        """There was no proof in time, not even an answer to the question: this process stood still, or Kafka did."""
+        return not self._proven and time.monotonic() - self._began_s > PROOF_S
 
     @property
     def _same(self) -> bool:

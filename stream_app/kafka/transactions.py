@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka.errors import KafkaError, NodeNotReadyError, ProducerClosed
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from stream_app.errors import MembershipInterrupted
+from stream_app.errors import MembershipInterrupted, MembershipLost
 from stream_app.kafka.hanging import end_what_hangs
 from stream_app.kafka.last_transaction import LastTransaction, LastWord
 from stream_app.kafka.proven_end import ProvenEnd
@@ -135,8 +135,11 @@ class TransactionalOutput:
     async def publish(self, outgoing: Sequence[Outgoing], doing: str) -> None:
         """Delivers `outgoing` and commits no offset: all of it or nothing. `doing` is what an error names.
 
-        Raises as `commit` does; MembershipInterrupted where it is in doubt, too.
+        Raises as `commit` does; where the last one is in doubt MembershipInterrupted, or MembershipLost if that is
+        for too long a pause, in which another may have begun.
         """
+        if self._end is not None and self._end.late:
+            raise MembershipLost(f"lost while {doing} (too long a pause since the last transaction)")
         if self.in_doubt:
             raise MembershipInterrupted(f"lost while {doing} (what became of earlier requests is in doubt)")
         await self._carry_out(outgoing, {}, doing)
