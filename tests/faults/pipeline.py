@@ -105,7 +105,9 @@ class Pipeline:
         while True:
             try:
                 lags = self.lags()
-            except KafkaException:
+            except KafkaException as error:
+                if time.monotonic() - progress_s > within_s:
+                    raise AssertionError(f"lags cannot be read for {within_s:.0f} s") from error
                 time.sleep(0.5)
                 continue
             left = sum(sum(lane.values()) for lane in lags.values())
