@@ -63,16 +63,19 @@ class ProvenEnd:
 
     def begins(self) -> None:
         """The transaction's end is asked for now."""
-        if not self._same:
-            self._ended_on = None
+        self._look_at_connection()
         self._began_s = time.monotonic()
         self._proven = False
 
     def answered(self) -> None:
         """The coordinator has said that it will end it."""
+        self._look_at_connection()
+        self._timer = asyncio.get_running_loop().call_later(ASK_AFTER_S, self._ask)
+
+    def _look_at_connection(self) -> None:
+        """One that has changed meanwhile proves nothing any more, even if it should be there again."""
         if not self._same:
             self._ended_on = None
-        self._timer = asyncio.get_running_loop().call_later(ASK_AFTER_S, self._ask)
 
     def _ask(self) -> None:
         self._asking = asyncio.create_task(self._prove())
