@@ -12,8 +12,7 @@ records is escalated. After a warm-up, for the records of `--seconds`:
   arrival of the decision at an independent `read_committed` consumer minus the same timestamp. Only the second
   holds the transaction; the reader polls all the time. One clock, one machine.
 
-With its default `--linger-ms` the input's producer sends batches of one record, which cost the worker as much to unpack
-as to decide; with 100 they have twenty.
+With its default `--linger-ms` the input comes in batches of about one record, with 100 of twenty.
 
 Exits 1 where the lag in seconds of input passes its bar, or the CPU at the default setting or a lower one does: a
 transaction takes most of a millisecond of CPU, so that a higher setting buys latency with it.
