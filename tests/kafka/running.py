@@ -27,7 +27,7 @@ async def running(lane: CopyLane):
         assert task.done()
 
 
-async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 90.0) -> None:
     """Returns once `condition` holds; TimeoutError after `within_s`."""
     async with asyncio.timeout(within_s):
         while not condition():
