@@ -17,6 +17,8 @@ from stream_app.escalate.rate_headers import RateHeaders
 from stream_app.escalate.token_bucket import Limits
 
 FREE = (Cost(1, 0), Cost(1, 0))
+WITHIN_S = 1_500.0
+"""Of simulated time: so soon the budget is spent, however long both endpoints are away."""
 
 
 def gate(*requests_per_minute: float, usd_per_hour: float = 1_000.0, **options) -> Gate:
@@ -180,7 +182,7 @@ class Provider:
     paid_nusd: int = 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_each_limit_and_the_common_budget_hold_through_outages(seed):
     """Two endpoints that go and come by chance: no window of either passes its limit, all is paid from one budget.
 
@@ -193,7 +195,7 @@ def test_each_limit_and_the_common_budget_hold_through_outages(seed):
     costs = Cost(1, NANO // 1_000), Cost(1, NANO // 250)
     now_s, idle_s, idle_max_s, said = 0.0, 0.0, 0.0, None
     while said != No("budget"):
-        assert now_s < 3_000
+        assert now_s < WITHIN_S
         now_s += 0.02
         for provider in providers:
             if draw.random() < 0.002:
