@@ -138,7 +138,7 @@ def test_while_its_cool_down_lasts_a_failed_endpoint_is_not_trusted():
     made.answered(first, COOLDOWN_S)
     assert made.endpoints[1].breaker.circuit is Circuit.OPEN
     away(made, 0, 2.0)
-    made.answered(granted(made, 2.0), 2.0)
+    made.answered(granted(made, 2.0), 9.0)
     assert made.endpoints[0].breaker.circuit is Circuit.OPEN
 
 
