@@ -58,7 +58,8 @@ class Feeds:
     async def run(self, stopping: asyncio.Event) -> None:
         """Read until `stopping`. Raises StartError where Kafka or a topic is missing."""
         partitions = await self._partitions()
-        self._view.stand_in = await is_stand_in(self._settings.llm.endpoints[0].base_url)
+        addresses = [endpoint.base_url for endpoint in self._settings.llm.endpoints]
+        self._view.stand_in = any(await asyncio.gather(*map(is_stand_in, addresses)))
         consumer = self._connection.consumer(None, "shunt-feeds")
         await self._connection.start(consumer)
         try:

@@ -29,8 +29,10 @@ class Runs(Protocol):
 
 
 def live_view(settings: Settings) -> LiveView:
-    """An empty live view of the pipeline."""
-    return LiveView(settings.kafka.input_topic, settings.llm.usd_per_hour, settings.llm.endpoints[0].model)
+    """An empty live view of the pipeline. Of several endpoints it names the first one's model."""
+    first, *others = settings.llm.endpoints
+    model = f"{first.model} +{len(others)}" if others else first.model
+    return LiveView(settings.kafka.input_topic, settings.llm.usd_per_hour, model)
 
 
 def works_of(settings: Settings, role: str, metrics: Metrics, live: LiveView | None) -> dict[Lane, Work]:

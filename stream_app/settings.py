@@ -24,6 +24,8 @@ from pydantic_settings import (
 from stream_app.errors import SettingsError
 
 DEFAULT_FILE = "shunt.toml"
+ENDPOINTS_MAX = 8
+"""More than anybody falls back through; each has connections and buckets of its own."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -221,7 +223,22 @@ class Llm(Section):
     """Ask the LLM for a short reason (kept in `enrichment`); costs output tokens."""
     enrichment: dict[str, Any] = Field(default_factory=dict)
     """The JSON Schema of an object that the LLM fills beside the labels; it becomes the decision's `enrichment`."""
-    endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1, max_length=1)] = (Endpoint(),)
+    endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1, max_length=ENDPOINTS_MAX)] = (Endpoint(),)
+    """In the order of their use: the second answers while the first is away, and so on."""
+
+    @field_validator("endpoints")
+    @classmethod
+    def _all_different(cls, value: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """One provider's limit, written twice, would be used twice."""
+        first: dict[tuple[str, str], int] = {}
+        for number, endpoint in enumerate(value, 1):
+            same = first.setdefault((endpoint.base_url.rstrip("/"), endpoint.model), number)
+            if same != number:
+                raise ValueError(
+                    f"numbers {same} and {number} are both {endpoint.model} at {endpoint.base_url}, whose limits "
+                    "would be used twice: leave one out"
+                )
+        return value
 
 
 class Web(Section):

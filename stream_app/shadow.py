@@ -123,7 +123,10 @@ class ShadowReport:
 
 
 class Shadow:
-    """The hot path with an output that is only looked at. Ends after `limit` records, or when asked to."""
+    """The hot path with an output that is only looked at. Ends after `limit` records, or when asked to.
+
+    What the LLM would have cost is reckoned at the first endpoint's price.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, limit: int | None, as_json: bool) -> None:
         quiet = settings.decisions.model_copy(update={"provisional": False})

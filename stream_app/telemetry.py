@@ -158,9 +158,9 @@ class Metrics:
         )
         self._llm_calls = self._count("llm_calls", "Calls to the LLM, each try counted.", "endpoint", "outcome")
         self._llm_wasted = self._count("llm_calls_wasted", "Calls paid for in vain.", "cause")
-        self._llm_tokens = self._count("llm_tokens", "Tokens the LLM counted.", "direction")
-        self._llm_cost = self._count("llm_cost_usd", "Dollars the LLM's answers cost.")
-        self._llm_s = self._time("llm_call_duration_seconds", "One try of a call to the LLM.", LLM_BUCKETS_S)
+        self._llm_tokens = self._count("llm_tokens", "Tokens the LLM counted.", "endpoint", "direction")
+        self._llm_cost = self._count("llm_cost_usd", "Dollars the LLM's answers cost.", "endpoint")
+        self._llm_s = self._time("llm_call_duration_seconds", "One try of a call.", LLM_BUCKETS_S, "endpoint")
         self._llm_wait = self._time("llm_wait_seconds", "Held back by rate limits or budget.", WAIT_BUCKETS_S)
         self._llm_share = self._gauge(
             "llm_limit_share",
@@ -176,6 +176,7 @@ class Metrics:
         self._llm_bias = self._gauge(
             "llm_token_estimate_bias", "Mean of (estimated - counted) / counted tokens, lately.", "endpoint"
         )
+        self._llm_circuit = self._gauge("llm_circuit_open", "1 while an endpoint is held to be away.", "endpoint")
         self._loop_lag = self._time("event_loop_lag_seconds", "A timer's delay.", LOOP_LAG_BUCKETS_S)
         self.latency = BatchHistogram(
             "shunt_decision_latency_seconds",
@@ -310,13 +311,13 @@ class Metrics:
     def llm_call(self, endpoint: str, outcome: str, seconds: float) -> None:
         """One try of an LLM call ended; `outcome` is `ok`, `timeout`, `rate_limited`, `refused`, ..."""
         self._llm_calls.labels(endpoint, outcome).inc()
-        self._llm_s.observe(seconds)
+        self._llm_s.labels(endpoint).observe(seconds)
 
-    def llm_usage(self, input_tokens: int, output_tokens: int, cost_usd: float) -> None:
+    def llm_usage(self, endpoint: str, input_tokens: int, output_tokens: int, cost_usd: float) -> None:
         """What an LLM call took."""
-        self._llm_tokens.labels("input").inc(input_tokens)
-        self._llm_tokens.labels("output").inc(output_tokens)
-        self._llm_cost.inc(cost_usd)
+        self._llm_tokens.labels(endpoint, "input").inc(input_tokens)
+        self._llm_tokens.labels(endpoint, "output").inc(output_tokens)
+        self._llm_cost.labels(endpoint).inc(cost_usd)
 
     def llm_wasted(self, cause: str, n: int = 1) -> None:
         """`n` calls were paid for and their answer not used."""
@@ -337,6 +338,10 @@ class Metrics:
         """By what part of what was counted the token estimates are off, either way and on balance."""
         self._llm_error.labels(endpoint).set(error)
         self._llm_bias.labels(endpoint).set(bias)
+
+    def llm_circuit(self, endpoint: str, *, is_open: bool) -> None:
+        """Whether calls are kept from the endpoint, but for a probe now and then."""
+        self._llm_circuit.labels(endpoint).set(is_open)
 
     # the process
 

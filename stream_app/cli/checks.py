@@ -106,18 +106,23 @@ async def _tasks(settings: Settings) -> Finding:
 
 
 async def _llm(settings: Settings) -> list[Finding]:
-    endpoint = settings.llm.endpoints[0]
+    """The prompt, then every endpoint: the second is needed when there is no time to correct it."""
     try:
         prompter_of(settings)
+    except ShuntError as error:
+        return [Finding("LLM", "fails", error.one_line())]
+    endpoints = settings.llm.endpoints
+    names = [f"LLM {number}" for number in range(1, len(endpoints) + 1)] if len(endpoints) > 1 else ["LLM"]
+    return await asyncio.gather(*map(_endpoint, names, endpoints))
+
+
+async def _endpoint(what: str, endpoint: Endpoint) -> Finding:
+    """Price and key; then asks the endpoint for its list of models, which costs nothing and shows address and key."""
+    try:
         price_of(endpoint)
         key = api_key(endpoint)
     except ShuntError as error:
-        return [Finding("LLM", "fails", error.one_line())]
-    return [await _endpoint(endpoint, key)]
-
-
-async def _endpoint(endpoint: Endpoint, key: str) -> Finding:
-    """Asks the endpoint for its list of models: costs nothing, and shows address and key."""
+        return Finding(what, "fails", error.one_line())
     url = endpoint.base_url.rstrip("/") + "/models"
     try:
         async with (
@@ -127,14 +132,14 @@ async def _endpoint(endpoint: Endpoint, key: str) -> Finding:
             status = answer.status
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         why = str(error) or type(error).__name__
-        return Finding("LLM", "fails", f"{endpoint.base_url} does not answer ({why}): correct base_url")
+        return Finding(what, "fails", f"{endpoint.base_url} does not answer ({why}): correct base_url")
     if status in {401, 403}:
         return Finding(
-            "LLM", "fails", f"{endpoint.base_url} refuses the key (HTTP {status}): correct {_key_name(endpoint)}"
+            what, "fails", f"{endpoint.base_url} refuses the key (HTTP {status}): correct {_key_name(endpoint)}"
         )
     if status >= 500:
-        return Finding("LLM", "note", f"{endpoint.base_url} answers HTTP {status}: it may be out of order")
-    return Finding("LLM", "ok", f"{endpoint.model} at {endpoint.base_url}")
+        return Finding(what, "note", f"{endpoint.base_url} answers HTTP {status}: it may be out of order")
+    return Finding(what, "ok", f"{endpoint.model} at {endpoint.base_url}")
 
 
 def _key_name(endpoint: Endpoint) -> str:

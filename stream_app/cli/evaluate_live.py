@@ -116,7 +116,7 @@ def _options(
 
 
 def require_llm(settings: Settings) -> None:
-    """SettingsError where the key or the price of the model is not known."""
+    """SettingsError where the key or the price of the model is not known. It is the first endpoint that is asked."""
     api_key(settings.llm.endpoints[0])
     price_of(settings.llm.endpoints[0])
 
@@ -141,7 +141,7 @@ def evaluate_live(settings: Settings, live: LiveOptions, file: RoutedFile, out: 
         seed=live.seed,
         estimate=estimated(questions, rows, price_of(endpoint), endpoint.model),
     )
-    _announce(asked, len(ids))
+    _announce(asked, len(ids), endpoints=len(settings.llm.endpoints))
     if rows and not live.yes and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("Ask now?", abort=True, err=True)
     report = Report.of(asked, file.whole, asyncio.run(_measured(settings, live, questions, rows)))
@@ -155,8 +155,8 @@ def evaluate_live(settings: Settings, live: LiveOptions, file: RoutedFile, out: 
     return 1 if report.measured.stopped in {Stopped.INTERRUPTED, Stopped.OUTAGE} else 0
 
 
-def _announce(asked: Asked, rows: int) -> None:
-    """What is about to be asked, and about what it will cost."""
+def _announce(asked: Asked, rows: int, *, endpoints: int) -> None:
+    """What is about to be asked, of which of the `endpoints`, and about what it will cost."""
     if not asked.to_ask:
         click.echo(
             f"The policy escalates none of {plural(rows, 'row')}: nothing is asked, nothing is paid.", err=True
@@ -164,6 +164,7 @@ def _announce(asked: Asked, rows: int) -> None:
         return
     ways, estimate = ", ".join(asked.variants), asked.estimate
     whom = "the stand-in" if asked.stand_in else f"{asked.model} at {asked.endpoint}"
+    whom += f", the first of the {endpoints} endpoints," if endpoints > 1 else ""
     click.echo(
         f"Asking {whom} about {asked.to_ask:,} of {plural(rows, 'row')} (of {asked.escalated:,} that the policy "
         f"escalates; the others cost nothing) as {ways}: {plural(estimate.requests, 'different question')}.",

@@ -20,7 +20,8 @@ from stream_app.escalate.admission import WAITS_FOR, Admission
 from stream_app.escalate.breaker import Circuit
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.gate import gate_of
-from stream_app.escalate.question import GotAnswer, Line, NoAnswer, Question
+from stream_app.escalate.line import Line, PricedClient
+from stream_app.escalate.question import GotAnswer, NoAnswer, Question
 from stream_app.telemetry import Metrics
 from stream_app.training.compared import AskedAs, AskedRow
 
@@ -68,7 +69,7 @@ class Measured:
 
 
 class LiveAsking:
-    """One run over the rows. `usd_max` is never passed, on the provider's account as on ours."""
+    """One run over the rows, at the first endpoint. `usd_max` is never passed, on its account as on ours."""
 
     def __init__(
         self, settings: Settings, client: LlmClient, price: Price, questions: Questions, usd_max: float
@@ -77,16 +78,16 @@ class LiveAsking:
         self._questions = questions
         self._heard = Heard(client)
         wall_s = time.time()
-        spends = {"usd_per_hour": usd_max, "usd_per_day": usd_max, "on_budget": "wait", "on_outage": "wait"}
+        spends: dict[str, object] = {"usd_per_hour": usd_max, "usd_per_day": usd_max}
+        spends |= {"on_budget": "wait", "on_outage": "wait", "endpoints": settings.llm.endpoints[:1]}
         capped = settings.model_copy(update={"llm": settings.llm.model_copy(update=spends)})
         self._gate = gate_of(capped, 1)
         self._admission = Admission(
             self._gate, now_s=time.monotonic, wall_s=lambda: wall_s, want_lease=self._lease, failed=self._failed
         )
-        clocks = time.monotonic, time.time
-        self._line = Line(
-            self._heard, self._admission, price, settings.llm.timeout_s, Metrics(), *clocks, random.random
-        )
+        clocks, timeout_s = (time.monotonic, time.time), settings.llm.timeout_s
+        asked = (PricedClient(self._heard, price),)
+        self._line = Line(asked, self._admission, timeout_s, Metrics(), *clocks, random.random)
         self._wall_s = wall_s
         self._answers: dict[bytes, asyncio.Task[AskResult]] = {}
         self._asking = 0
@@ -144,7 +145,7 @@ class LiveAsking:
             return False
         new = {request.fingerprint: request for request in requests.values()}
         worst_nusd = sum(
-            self._line.cost_max(request).nusd for key, request in new.items() if key not in self._answers
+            self._line.costs_max([request])[0].nusd for key, request in new.items() if key not in self._answers
         )
         left_nusd = self._gate.budgets[PARTITION].left_nusd
         if sum(self._under_way.values()) + worst_nusd > left_nusd:
@@ -158,7 +159,7 @@ class LiveAsking:
         key = request.fingerprint
         if key not in self._answers:
             deadline_s = self._admission.running_s + self._llm.deadline_s + self._queue_s(request)
-            question = Question(self._line, PARTITION, request, deadline_s)
+            question = Question(self._line, PARTITION, [request], deadline_s)
             self._answers[key] = task = asyncio.create_task(question.answer())
             self._asking += 1
             task.add_done_callback(self._answered)
@@ -170,7 +171,7 @@ class LiveAsking:
     def _queue_s(self, request: Request) -> float:
         """How long the rate limits alone may hold a request back behind those that are under way."""
         endpoint = self._llm.endpoints[0]
-        tokens = self._line.cost_max(request).tokens
+        tokens = self._line.costs_max([request])[0].tokens
         each_s = max(60 / endpoint.requests_per_minute, tokens * 60 / endpoint.tokens_per_minute)
         return QUEUE_MARGIN * each_s * (self._asking + 1)
 
@@ -193,7 +194,7 @@ class LiveAsking:
         if waits_for_money and not self._gate.budgets[PARTITION].reserved_nusd:
             return Stopped.CAP  # a retry that the cap does not cover
         now_s = time.monotonic()
-        if self._gate.breaker.circuit is Circuit.CLOSED:
+        if self._gate.endpoints[0].breaker.circuit is Circuit.CLOSED:
             self._away_since_s = None
             return None
         self._away_since_s = now_s if self._away_since_s is None else self._away_since_s

@@ -27,6 +27,8 @@ class Recent:
     cost_usd: float = 0.0
     calls: int = 0
     """Decisions that paid for a call; one answered from the cache did not."""
+    models: Counter[str] = field(default_factory=Counter[str])
+    """Which model answered, in finals of the LLM."""
     first_ms: int | None = None
     last_ms: int | None = None
 
@@ -45,6 +47,8 @@ class Recent:
             return
         self.finals += 1
         self.by[decision.decided_by] += 1
+        if decision.decided_by == "llm" and decision.usage is not None:
+            self.models[decision.usage.model] += 1
         self.uncertified += decision.certified is False
         if decision.degraded:
             self.degraded[decision.degraded_reason or "unknown"] += 1

@@ -103,6 +103,7 @@ def _as_json(report: Report, settings: Settings) -> dict[str, object]:
             "degraded": dict(decided.degraded),
             "corrections": decided.corrections,
             "uncertified": decided.uncertified,
+            "models": dict(decided.models),
             "cost_usd": decided.cost_usd,
             "saved_usd_estimate": decided.saved_usd_estimate,
         },
@@ -160,9 +161,17 @@ def _decisions(decided: Recent) -> list[str]:
     return [
         f"decisions     the newest {decided.finals:,}: {by}{rate}",
         f"escalated     {decided.escalated_share or 0:.1%}, LLM calls ${decided.cost_usd:.4f}{_saved(decided)}",
+        *_models(decided),
         f"degraded      {degraded}",
         f"uncertified   {decided.uncertified:,}",
     ]
+
+
+def _models(decided: Recent) -> list[str]:
+    """Which models answered, where several did: an endpoint has been away."""
+    if len(decided.models) < 2:
+        return []
+    return ["answered by   " + ", ".join(f"{count:,} {model}" for model, count in decided.models.most_common())]
 
 
 def _saved(decided: Recent) -> str:

@@ -163,9 +163,9 @@ def _ending(traced: Trace, settings: Settings) -> list[RenderableType]:
 def _prompt(request: Request, settings: Settings) -> list[RenderableType]:
     endpoint = settings.llm.endpoints[0]
     most = price_of(endpoint).cost_nusd(request.input_tokens, request.output_tokens_max) / NANO
-    title = (
-        f"what {endpoint.model} would be asked: about {plural(request.input_tokens, 'token')}, at most {usd(most)}"
-    )
+    first = " (the first endpoint)" if len(settings.llm.endpoints) > 1 else ""
+    tokens = plural(request.input_tokens, "token")
+    title = f"what {endpoint.model}{first} would be asked: about {tokens}, at most {usd(most)}"
     labels = "; ".join(f"{task}: {' or '.join(allowed)}" for task, allowed in request.allowed.items())
     return [
         Panel(

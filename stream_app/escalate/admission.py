@@ -19,7 +19,7 @@ from stream_app.escalate.clock import RunningClock
 from stream_app.escalate.gate import Gate, Grant, No, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from stream_app.escalate.budget import Lease
     from stream_app.escalate.call_end import CallEnd
@@ -48,7 +48,7 @@ class PartitionClosing(Exception):  # noqa: N818 - named for what happens; never
 @dataclass(slots=True)
 class _Waiter:
     partition: int
-    cost: Cost
+    costs: Sequence[Cost]
     deadline_s: float
     granted: asyncio.Future[Grant] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -95,16 +95,16 @@ class Admission:
         """Running time now."""
         return self.clock.running_s(self._now_s())
 
-    async def reserve(self, partition: int, cost: Cost, deadline_s: float, *, first: bool) -> Grant:
+    async def reserve(self, partition: int, costs: Sequence[Cost], deadline_s: float, *, first: bool) -> Grant:
         """Waits for the turn of a call and sets aside what it needs; give it to `settle` when the call is over.
 
-        Raises NotAdmitted at the deadline, or where the settings say not to wait for what is missing, and
-        PartitionClosing.
+        `costs` are what it takes at each endpoint: where it goes is decided when its turn comes. Raises NotAdmitted
+        at the deadline, or where the settings say not to wait for what is missing, and PartitionClosing.
         """
         self._check_open(partition)
         if self.left_s(deadline_s) <= 0:
             raise NotAdmitted("deadline")
-        waiter = _Waiter(partition, cost, deadline_s)
+        waiter = _Waiter(partition, costs, deadline_s)
         if first:
             self._queue.appendleft(waiter)
         else:
@@ -125,12 +125,12 @@ class Admission:
 
     def abandon(self, grant: Grant) -> None:
         """The call never started: its dollars are given back; its place in the rate is as good as spent."""
-        self.gate.breaker.abandoned(self._now_s(), probe=grant.probe)
+        self.gate.breaker_of(grant).abandoned(self._now_s(), probe=grant.probe)
         self.settle(grant, Lost(), 0)
 
-    def spend_on(self, change: float, cost: Cost, draw: float) -> None:
+    def spend_on(self, change: float, costs: Sequence[Cost], draw: float) -> None:
         """Raises NotAdmitted where the budget does not reach for an event with this chance of change (`spending`)."""
-        if not self.gate.worth(change, cost, self._now_s(), self._wall_s(), draw):
+        if not self.gate.worth(change, costs, self._now_s(), self._wall_s(), draw):
             raise NotAdmitted("budget")
 
     async def rest(self, partition: int, s: float) -> None:
@@ -188,7 +188,7 @@ class Admission:
         while self._queue:
             waiter = self._queue[0]
             if not waiter.granted.done():
-                match self.gate.ask(waiter.partition, waiter.cost, now_s, wall_s):
+                match self.gate.ask(waiter.partition, waiter.costs, now_s, wall_s):
                     case Grant() as grant:
                         waiter.granted.set_result(grant)
                     case No(because=because):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from stream_app.escalate.question import AskResult, GotAnswer, Line, NoAnswer, Paid, Question
+from stream_app.escalate.cache import AnswerCache, Kept
+from stream_app.escalate.line import Paid
+from stream_app.escalate.question import AskResult, GotAnswer, NoAnswer, Question
 
 if TYPE_CHECKING:
-    from stream_app.escalate.answer import Valid
-    from stream_app.escalate.cache import AnswerCache
+    from collections.abc import Sequence
+
+    from stream_app.escalate.line import Line
     from stream_app.escalate.prompt import Request
 
 FOLLOW_CHECK_S = 0.1
@@ -22,22 +25,26 @@ class Asker:
     def __init__(self, line: Line, cache: AnswerCache) -> None:
         self._line, self._cache = line, cache
 
-    async def ask(self, partition: int, request: Request, deadline_s: float) -> AskResult:
-        """The answer to `request`, or why there is none by `deadline_s` (running time). Safe to cancel."""
-        fingerprint = request.fingerprint
+    async def ask(self, partition: int, requests: Sequence[Request], deadline_s: float) -> AskResult:
+        """The answer to one question, or why there is none by `deadline_s` (running time). Safe to cancel.
+
+        `requests` are the question in the form of each endpoint. It is known by the first endpoint's: equal there,
+        it is equal in every form, and whichever endpoint answers has answered it.
+        """
+        fingerprint = requests[0].fingerprint
         while (asking := self._cache.asking(fingerprint)) is not None:
             if not await self._followed(asking, deadline_s):
                 return NoAnswer("deadline", "the deadline passed during another event's same call", None)
         if (kept := self._cache.get(fingerprint)) is not None:
-            usage = Paid().usage(self._line.client.model, request.prompt_version, cached=True)
-            return GotAnswer(kept, usage)
-        answer: Valid | None = None
+            return GotAnswer(kept.answer, Paid().usage(kept.model, kept.prompt_version, cached=True))
+        keep: Kept | None = None
         self._cache.begin(fingerprint)
         try:
-            result = await Question(self._line, partition, request, deadline_s).answer()
-            answer = result.answer if isinstance(result, GotAnswer) else None
+            result = await Question(self._line, partition, requests, deadline_s).answer()
+            if isinstance(result, GotAnswer):
+                keep = Kept(result.answer, result.usage.model, result.usage.prompt_version)
         finally:
-            self._cache.end(fingerprint, answer)
+            self._cache.end(fingerprint, keep)
         return result
 
     async def _followed(self, asking: asyncio.Event, deadline_s: float) -> bool:

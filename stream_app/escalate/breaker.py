@@ -68,6 +68,11 @@ class Breaker:
         if self.circuit is not Circuit.CLOSED:
             self._move(Circuit.CLOSED)
 
+    def forget(self, now_s: float) -> None:
+        """Nobody needs the endpoint now: once its cool-down is over, what it did lately says nothing of later."""
+        if self.circuit is Circuit.OPEN and now_s >= self.open_until_s:
+            self.answered()
+
     def failed(self, now_s: float, *, probe: bool, at_once: bool = False) -> None:
         """The endpoint could not be used; `at_once` opens the circuit without counting (a key it refuses)."""
         self.failures += 1

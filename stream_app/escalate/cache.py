@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,15 +18,24 @@ ANSWERS_MAX = 50_000
 """About 20 MB: a hash and a few short strings each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A usable answer, and which model gave it to which version of the prompt."""
+
+    answer: Valid
+    model: str
+    prompt_version: str
+
+
 class AnswerCache:
     """A bounded LRU of usable answers."""
 
     def __init__(self, answers_max: int = ANSWERS_MAX) -> None:
         self._answers_max = answers_max
-        self._answers: OrderedDict[bytes, Valid] = OrderedDict()
+        self._answers: OrderedDict[bytes, Kept] = OrderedDict()
         self._asking: dict[bytes, asyncio.Event] = {}
 
-    def get(self, fingerprint: bytes) -> Valid | None:
+    def get(self, fingerprint: bytes) -> Kept | None:
         """The kept answer to that request."""
         answer = self._answers.get(fingerprint)
         if answer is not None:
@@ -40,7 +50,7 @@ class AnswerCache:
         """A call for that request begins; `end` must follow."""
         self._asking[fingerprint] = asyncio.Event()
 
-    def end(self, fingerprint: bytes, answer: Valid | None) -> None:
+    def end(self, fingerprint: bytes, answer: Kept | None) -> None:
         """The call is over: wakes those who wait for it, and keeps a usable answer."""
         self._asking.pop(fingerprint).set()
         if answer is not None:

@@ -65,7 +65,7 @@ class LlmClient(Protocol):
     """One call to an endpoint."""
 
     name: str
-    """The endpoint's name in metrics: its host."""
+    """The endpoint's name in metrics and logs (`endpoint_names`)."""
     model: str
 
     async def ask(self, request: Request, timeout_s: float) -> CallResult:
@@ -100,11 +100,12 @@ _COMPLETION = msgspec.json.Decoder(_Completion)
 class OpenAiClient:
     """The adapter. Open connections are bounded by `connections_max`; close it with `aclose`."""
 
-    def __init__(self, endpoint: Endpoint, *, connections_max: int) -> None:
-        """Raises SettingsError where the key is missing."""
+    def __init__(self, endpoint: Endpoint, *, connections_max: int, name: str | None = None) -> None:
+        """Raises SettingsError where the key is missing. `name`: instead of the host."""
         self.model = endpoint.model
-        self.name = urlsplit(endpoint.base_url).netloc
-        self._official = self.name.endswith("openai.com")
+        host = urlsplit(endpoint.base_url).netloc
+        self.name = name or host
+        self._official = host.endswith("openai.com")
         self._local = urlsplit(endpoint.base_url).hostname in LOOPBACK
         limits = httpx2.Limits(max_connections=connections_max, max_keepalive_connections=connections_max)
         # The aiohttp transport takes half the CPU of the default one (benchmarks/llm_lane.py).

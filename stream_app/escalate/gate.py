@@ -1,4 +1,7 @@
-"""May the next call start? Rate limits, budget and circuit breaker judged together. Pure.
+"""May the next call start, and at which endpoint? Circuits, rate limits and budget judged together. Pure.
+
+Every endpoint has a rate and a circuit of its own (`endpoint_gate`), and `route` says in which order they are tried.
+The budget is one for all of them: whichever endpoint a call goes to, its dollars come from the same accounts.
 
 A worker spends from any partition it owns, so that one with little to do lends to a busy one: the rate from the
 pool of all their shares (`owned_shares`), dollars from the event's own partition's account where that can pay, else
@@ -8,19 +11,18 @@ from another's. Every call that was granted ends in exactly one `settle`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal
 
 from stream_app.escalate.breaker import Breaker, Circuit
 from stream_app.escalate.budget import DAY_S, HOUR_S, Funds, Lease, PartitionBudget
-from stream_app.escalate.call_end import CallEnd, Counted, Lost, OverLimit
-from stream_app.escalate.corrected_rate import CorrectedRate
+from stream_app.escalate.endpoint_gate import EndpointGate
+from stream_app.escalate.route import Passage, Route, better_elsewhere, route
 from stream_app.escalate.spending import Left, Spending
-from stream_app.escalate.token_bucket import Limits
-from stream_app.escalate.token_use import TokenUse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from stream_app.escalate.call_end import CallEnd
     from stream_app.escalate.corrected_rate import Started
     from stream_app.settings import Settings
 
@@ -29,12 +31,13 @@ WhenOut = Literal["wait", "degrade", "dlq"]
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A call may start: what was set aside for it, and from which account; give it to `settle` once.
+    """A call may start at that endpoint (by its place in the settings); give it to `settle` once.
 
-    It names the very account: a partition that was lost and gained again has a new one, which the end of an old
-    call must not touch.
+    It says what was set aside, and names the very account: a partition that was lost and gained again has a new
+    one, which the end of an old call must not touch.
     """
 
+    endpoint: int
     started: Started
     budget: PartitionBudget
     cost: Cost
@@ -43,7 +46,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The most a call can take: an estimate of tokens for the rate, a bound of dollars for the budget.
+    """The most a call can take at an endpoint: an estimate of tokens for the rate, a bound of dollars for the budget.
 
     `held` is what the provider counts while the call is in flight, where that is more than `tokens`.
     """
@@ -74,34 +77,35 @@ class No:
 
 @dataclass(slots=True)
 class Gate:
-    """All that stands before a call to one endpoint."""
+    """All that stands before a call to any of the endpoints, which are given in the order of their use."""
 
-    rate: CorrectedRate
+    endpoints: tuple[EndpointGate, ...]
     usd_per_hour: float
     usd_per_day: float
     partitions: int
     on_budget: WhenOut = "wait"
     on_outage: WhenOut = "wait"
-    use: TokenUse = field(default_factory=TokenUse)
-    breaker: Breaker = field(default_factory=Breaker)
     spending: Spending = field(default_factory=Spending)
     budgets: dict[int, PartitionBudget] = field(default_factory=dict[int, PartitionBudget])
 
     def gain(self, partition: int, last: Lease | None, now_s: float, wall_s: float) -> None:
-        """A partition is owned from now on: its share of the rate starts empty, its account counts the last lease."""
-        self.rate.gain(partition, now_s)
+        """A partition is owned from now on: its share of each rate starts empty, its account has the last lease."""
+        for endpoint in self.endpoints:
+            endpoint.rate.gain(partition, now_s)
         hourly, daily = self.usd_per_hour / self.partitions, self.usd_per_day / self.partitions
         self.budgets[partition] = PartitionBudget.opened(hourly, daily, last, wall_s)
 
     def lose(self, partition: int) -> None:
         """A partition is owned no more."""
-        self.rate.lose(partition)
+        for endpoint in self.endpoints:
+            endpoint.rate.lose(partition)
         self.budgets.pop(partition, None)
 
-    def worth(self, change: float, cost: Cost, now_s: float, wall_s: float, draw: float) -> bool:
+    def worth(self, change: float, costs: Sequence[Cost], now_s: float, wall_s: float, draw: float) -> bool:
         """Whether to spend on an event with this chance of change; always, where budget is waited for or is ample.
 
-        Call it once for each event that needs a call: it remembers the demand. `draw` decides between equals.
+        `costs` are what its call would take at each endpoint; that of the one in use now counts. Call it once for
+        each event that needs a call: it remembers the demand. `draw` decides between equals.
         """
         if self.on_budget == "wait" or not self.budgets:
             return True
@@ -111,19 +115,48 @@ class Gate:
             hour += budget.hour_share_nusd - budget.settled_hour_nusd - budget.reserved_nusd
             day += budget.day_share_nusd - budget.settled_day_nusd - budget.reserved_nusd
         funds = [Left(hour, HOUR_S - wall_s % HOUR_S), Left(day, DAY_S - wall_s % DAY_S)]
+        way = self._route(now_s)
+        cost = costs[0 if way is None else way.decides]
         return self.spending.worth(change, cost.nusd, funds, now_s=now_s, draw=draw)
 
-    def ask(self, partition: int, cost: Cost, now_s: float, wall_s: float) -> Grant | Wait | No:
-        """May a call for an event of `partition` start now? What it needs is set aside if so."""
-        if (circuit_s := self.breaker.wait_s(now_s)) > 0:
+    def ask(self, partition: int, costs: Sequence[Cost], now_s: float, wall_s: float) -> Grant | Wait | No:
+        """May a call for an event of `partition` start now? What it needs is set aside if so.
+
+        `costs` are what it takes at each endpoint: prices, tokenizers and forms of the request differ.
+        """
+        way = self._route(now_s)
+        if way is None:
+            circuit_s = min(endpoint.breaker.wait_s(now_s) for endpoint in self.endpoints)
             return Wait(circuit_s, "outage") if self.on_outage == "wait" else No("outage")
+        said: dict[int, Wait | No] = {}
+        for number in way.tries:
+            answer = self._ask(number, partition, costs[number], now_s, wall_s)
+            if isinstance(answer, Grant):
+                return answer
+            said[number] = answer
+        decided = said[way.decides]
+        return decided if isinstance(decided, No) else self._sooner(decided, way, said, now_s)
+
+    def _route(self, now_s: float) -> Route | None:
+        return route([endpoint.passage(now_s) for endpoint in self.endpoints])
+
+    def _sooner(self, decided: Wait, way: Route, said: dict[int, Wait | No], now_s: float) -> Wait:
+        """The wait that was decided on, cut short where a probe of an earlier endpoint may go before that."""
+        waits = [one for one in said.values() if isinstance(one, Wait)]
+        shut = [one for one in self.endpoints[: way.decides] if one.passage(now_s) is Passage.SHUT]
+        s = min([*(one.s for one in waits), *(one.breaker.wait_s(now_s) for one in shut)])
+        leases = dict.fromkeys(partition for one in waits for partition in one.lease)
+        return Wait(s, decided.because, tuple(leases))
+
+    def _ask(self, number: int, partition: int, cost: Cost, now_s: float, wall_s: float) -> Grant | Wait | No:
+        """May the call start at this endpoint, whose circuit lets it through?"""
         lease: list[int] = []
         for candidate in self._from(partition):
             match self.budgets[candidate].ask(cost.nusd, wall_s):
                 case Funds.GRANTED:
-                    if (rate_s := self.rate.wait_s(cost.tokens, now_s, cost.held)) > 0:
+                    if (rate_s := self.endpoints[number].rate.wait_s(cost.tokens, now_s, cost.held)) > 0:
                         return Wait(rate_s, lease=tuple(lease))
-                    return self._granted(self.budgets[candidate], cost, now_s)
+                    return self._granted(number, self.budgets[candidate], cost, now_s)
                 case Funds.LEASE_FIRST:
                     lease.append(candidate)
                 case Funds.EXHAUSTED:
@@ -136,10 +169,11 @@ class Gate:
             yield partition
         yield from (other for other in self.budgets if other != partition)
 
-    def _granted(self, budget: PartitionBudget, cost: Cost, now_s: float) -> Grant:
-        started = self.rate.start(cost.tokens, now_s, cost.held)
+    def _granted(self, number: int, budget: PartitionBudget, cost: Cost, now_s: float) -> Grant:
+        endpoint = self.endpoints[number]
+        started = endpoint.rate.start(cost.tokens, now_s, cost.held)
         budget.reserve(cost.nusd)
-        return Grant(started, budget, cost, self.breaker.started())
+        return Grant(number, started, budget, cost, endpoint.breaker.started())
 
     def _out_of_budget(self, cost: Cost, wall_s: float) -> Wait | No:
         if not self.budgets:
@@ -151,34 +185,42 @@ class Gate:
 
     def settle(self, grant: Grant, end: CallEnd, nusd: int, now_s: float, wall_s: float) -> None:
         """Replaces what was set aside by what the call took: of the rate by its end, of the budget `nusd`."""
-        match end:
-            case Counted(tokens, headers):
-                self.rate.answered(grant.started, tokens, headers, now_s)
-            case OverLimit(refused_wall_s, headers):
-                self.rate.refused(grant.started, headers, now_s, refused_wall_s)
-            case Lost():
-                self.rate.lost(grant.started, now_s)
-            case _:
-                assert_never(end)
+        self.endpoints[grant.endpoint].ended(grant.started, end, now_s)
         grant.budget.settle(grant.cost.nusd, nusd, wall_s)
+
+    def answered(self, grant: Grant, now_s: float) -> None:
+        """The endpoint of a granted call is well. Those behind it are not needed, so old failures of theirs are over.
+
+        Else one that failed with it once would have to prove itself by a probe just when everyone turns to it.
+        """
+        self.breaker_of(grant).answered()
+        for endpoint in self.endpoints[grant.endpoint + 1 :]:
+            endpoint.breaker.forget(now_s)
+
+    def breaker_of(self, grant: Grant) -> Breaker:
+        """The circuit breaker of the endpoint that a granted call goes to."""
+        return self.endpoints[grant.endpoint].breaker
+
+    def better_elsewhere(self, grant: Grant) -> bool:
+        """Whether a call that failed there is better tried again at once, at another endpoint."""
+        return better_elsewhere([endpoint.breaker.circuit for endpoint in self.endpoints], grant.endpoint)
 
     @property
     def stops_clock(self) -> bool:
-        """True while an outage that is waited out goes on."""
-        return self.on_outage == "wait" and self.breaker.circuit is not Circuit.CLOSED
+        """True while an outage that is waited out goes on: no endpoint's circuit is closed."""
+        return self.on_outage == "wait" and all(
+            endpoint.breaker.circuit is not Circuit.CLOSED for endpoint in self.endpoints
+        )
 
 
 def gate_of(settings: Settings, partitions: int) -> Gate:
     """Everything that stands before a call, shared out over the partitions of the escalation topic."""
-    llm, endpoint = settings.llm, settings.llm.endpoints[0]
-    limits = Limits(endpoint.requests_per_minute, endpoint.tokens_per_minute)
-    counted = endpoint.tokens_counted
+    llm = settings.llm
     return Gate(
-        rate=CorrectedRate(limits, partitions, counts_at_end=counted == "used"),
+        endpoints=tuple(EndpointGate.of(endpoint, partitions) for endpoint in llm.endpoints),
         usd_per_hour=llm.usd_per_hour,
         usd_per_day=llm.usd_per_day,
         partitions=partitions,
         on_budget=llm.on_budget,
         on_outage=llm.on_outage,
-        use=TokenUse(counted),
     )

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, cast
 
 from stream_app.escalate.admission import Admission
 from stream_app.escalate.ask import Asker
+from stream_app.escalate.breaker import Circuit
 from stream_app.escalate.budget import parse_lease
 from stream_app.escalate.cache import AnswerCache
 from stream_app.escalate.committing import Committing
 from stream_app.escalate.gate import gate_of
 from stream_app.escalate.handling import Handling
+from stream_app.escalate.line import Line
 from stream_app.escalate.outbox import Outbox
 from stream_app.escalate.partition_work import PartitionWork
-from stream_app.escalate.question import Line
 from stream_app.escalate.waste import Waste
 from stream_app.escalate.works import Works
 from stream_app.kafka import finished as finished_map
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
     from stream_app.codec import Codec
-    from stream_app.escalate.client import LlmClient
+    from stream_app.escalate.line import PricedClient
     from stream_app.escalate.partition_work import Item
-    from stream_app.escalate.prices import Price
     from stream_app.escalate.prompt import Prompter
     from stream_app.kafka.membership import Membership
     from stream_app.kafka.owned import Committed, OwnedPartition
@@ -59,16 +59,16 @@ class EscalateLane:
     """Owns the partitions of the escalation topic that the group gives it. Implements `LaneWork`.
 
     `topics` are the pipeline's topics by name (`stream_app.kafka.topics.require`); `make_membership` gets this
-    lane and gives its membership. The client stays its owner's to close.
+    lane and gives its membership. `endpoints` and `prompters` are those of the settings' endpoints, in their order;
+    the clients stay their owner's to close.
     """
 
     def __init__(
         self,
         settings: Settings,
         codec: Codec,
-        client: LlmClient,
-        price: Price,
-        prompter: Prompter,
+        endpoints: Sequence[PricedClient],
+        prompters: Sequence[Prompter],
         topics: Mapping[str, TopicFound],
         metrics: Metrics,
         make_membership: Callable[[EscalateLane], Membership],
@@ -78,7 +78,7 @@ class EscalateLane:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._settings, self._metrics, self._now_s, self._wall_s = settings, metrics, now_s, wall_s
-        self._endpoint = client.name
+        self._endpoints = [endpoint.client.name for endpoint in endpoints]
         self._works = Works()
         self._waste = Waste(self._works, metrics, now_s)
         partitions = topics[settings.kafka.names.escalations].partitions
@@ -90,9 +90,9 @@ class EscalateLane:
             failed=self._failed,
             in_doubt=lambda: self.membership.in_doubt,
         )
-        line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, wall_s, draw)
+        line = Line(endpoints, self._admission, settings.llm.timeout_s, metrics, now_s, wall_s, draw)
         asker, outbox = Asker(line, AnswerCache()), Outbox(settings, codec, topics)
-        self._event = Handling(codec, prompter, asker, outbox, self._waste, wall_s)
+        self._event = Handling(codec, prompters, asker, outbox, self._waste, wall_s)
         self._committing = Committing(
             settings, self._works, self._admission, self._waste, metrics, wall_s, committed=self._fill
         )
@@ -240,7 +240,7 @@ class EscalateLane:
                 paused = sum(not work.partition.wanted for work in self._works)
                 self._metrics.partitions_owned(LANE, len(self._works), paused)
             self._waste.settle()
-            self._report_rates()
+            self._report_endpoints()
             self._metrics.waiting(LANE, self._admission.waits_for)
             self._metrics.in_flight(LANE, sum(work.finished.unfinished for work in self._works))
             for work in self._works:
@@ -249,11 +249,12 @@ class EscalateLane:
                     work.something.set()
             self._fill()  # what was held back while membership was in doubt
 
-    def _report_rates(self) -> None:
-        gate = self._admission.gate
-        factors = gate.rate.factors(self._now_s())
-        self._metrics.llm_limits(self._endpoint, factors.requests, factors.tokens, gate.rate.learner.refusals)
-        self._metrics.llm_estimates(self._endpoint, gate.use.error, gate.use.bias)
+    def _report_endpoints(self) -> None:
+        for name, gate in zip(self._endpoints, self._admission.gate.endpoints, strict=True):
+            factors = gate.rate.factors(self._now_s())
+            self._metrics.llm_limits(name, factors.requests, factors.tokens, gate.rate.learner.refusals)
+            self._metrics.llm_estimates(name, gate.use.error, gate.use.bias)
+            self._metrics.llm_circuit(name, is_open=gate.breaker.circuit is not Circuit.CLOSED)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         return cast("asyncio.TaskGroup", self._tasks).create_task(coroutine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from stream_app.codec import Codec
@@ -10,7 +10,9 @@ from stream_app.errors import SettingsError
 from stream_app.escalate.answer_form import AnswerForm
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.client import OpenAiClient
+from stream_app.escalate.endpoint_names import endpoint_names
 from stream_app.escalate.enrichment import Enrichment
+from stream_app.escalate.line import PricedClient
 from stream_app.escalate.partition_work import FETCH
 from stream_app.escalate.prices import price_of
 from stream_app.escalate.prompt import BYTES_PER_TOKEN, INSTRUCTIONS, Prompter, PromptOptions
@@ -20,7 +22,7 @@ from stream_app.kafka.membership import Membership
 from stream_app.kafka.topics import require
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
     from stream_app.escalate.prices import Price
     from stream_app.settings import Settings
@@ -37,14 +39,25 @@ def group_of(settings: Settings) -> str:
 
 
 def prompter_of(settings: Settings) -> Prompter:
-    """The prompt as the settings want it. SettingsError where the instructions cannot be read."""
+    """The prompt as the first endpoint gets it. SettingsError where the instructions cannot be read."""
+    return _prompter(settings, json_schema=settings.llm.endpoints[0].json_schema)
+
+
+def prompters_of(settings: Settings) -> tuple[Prompter, ...]:
+    """The prompter of each endpoint, the same one for those that take the same form. Raises as `prompter_of` does."""
+    wanted = [endpoint.json_schema for endpoint in settings.llm.endpoints]
+    by_form = {json_schema: _prompter(settings, json_schema=json_schema) for json_schema in dict.fromkeys(wanted)}
+    return tuple(by_form[json_schema] for json_schema in wanted)
+
+
+def _prompter(settings: Settings, *, json_schema: bool) -> Prompter:
     llm = settings.llm
     options = PromptOptions(
         instructions=_instructions(settings),
         descriptions={task.name: task.descriptions for task in settings.tasks},
         hint=llm.hint,
         form=AnswerForm(llm.reason, Enrichment(llm.enrichment) if llm.enrichment else None),
-        json_schema=llm.endpoints[0].json_schema,
+        json_schema=json_schema,
         text_tokens_max=llm.text_tokens_max,
         output_tokens_max=llm.output_tokens_max,
     )
@@ -67,11 +80,14 @@ def _instructions(settings: Settings) -> str:
     return text
 
 
-def require_budget(settings: Settings, price: Price, partitions: int) -> None:
-    """SettingsError where a partition's share of the budget could not pay a single call with the longest text."""
+def require_budget(settings: Settings, prices: Iterable[Price], partitions: int) -> None:
+    """SettingsError where a partition's share of the budget could not pay a call with the longest text.
+
+    At none of the endpoints, whose `prices` are given: any of them may have to answer.
+    """
     llm = settings.llm
     text_bytes = int(llm.text_tokens_max * BYTES_PER_TOKEN) + PROMPT_BYTES
-    call_usd = price.cost_nusd(text_bytes, llm.output_tokens_max) / NANO
+    call_usd = max(price.cost_nusd(text_bytes, llm.output_tokens_max) for price in prices) / NANO
     share_usd = min(llm.usd_per_hour, llm.usd_per_day) / partitions
     if call_usd > share_usd:
         raise SettingsError(
@@ -82,15 +98,28 @@ def require_budget(settings: Settings, price: Price, partitions: int) -> None:
 
 
 @asynccontextmanager
+async def _clients(settings: Settings) -> AsyncGenerator[tuple[PricedClient, ...]]:
+    """A client for each endpoint, closed at the end of the block. SettingsError where a price or key is missing."""
+    llm = settings.llm
+    async with AsyncExitStack() as opened:
+        made: list[PricedClient] = []
+        for endpoint, name in zip(llm.endpoints, endpoint_names(llm.endpoints), strict=True):
+            price = price_of(endpoint)
+            client = OpenAiClient(endpoint, connections_max=llm.max_in_flight, name=name)
+            opened.push_async_callback(client.aclose)
+            made.append(PricedClient(client, price))
+        yield tuple(made)
+
+
+@asynccontextmanager
 async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[EscalateLane]:
     """The slow lane, ready for `run`. Raises StartError or SettingsError; nothing was consumed then."""
-    endpoint = settings.llm.endpoints[0]
-    price, prompter = price_of(endpoint), prompter_of(settings)
-    client = OpenAiClient(endpoint, connections_max=settings.llm.max_in_flight)
-    try:
+    prompters = prompters_of(settings)
+    async with _clients(settings) as endpoints:
         connection = Connection(settings.kafka)
         topics = await require(connection)
-        require_budget(settings, price, topics[settings.kafka.names.escalations].partitions)
+        prices = [endpoint.price for endpoint in endpoints]
+        require_budget(settings, prices, topics[settings.kafka.names.escalations].partitions)
         codec = Codec(settings.events, settings.kafka.group)
         batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
         names = settings.kafka.names
@@ -108,6 +137,4 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
                 fetch=FETCH,
             )
 
-        yield EscalateLane(settings, codec, client, price, prompter, topics, metrics, membership)
-    finally:
-        await client.aclose()
+        yield EscalateLane(settings, codec, endpoints, prompters, topics, metrics, membership)

@@ -125,6 +125,16 @@ def test_the_report_for_a_program(folder: Path, llm: StandIn) -> None:
     ]  # fmt: skip
 
 
+def test_of_several_endpoints_the_first_is_asked_and_it_says_so(folder: Path, llm: StandIn, tmp_path: Path) -> None:
+    """Figures of two models in one table would say nothing; nobody listens at the second."""
+    second = '[[llm.endpoints]]\nbase_url = "http://127.0.0.1:1/v1"\n'
+    (tmp_path / "two.toml").write_text((folder / "shunt.toml").read_text() + second)
+    ran = shunt(*LIVE, "--limit", "10", "--json", "--config", str(tmp_path / "two.toml"), cwd=folder)
+    assert ran.status == 0, ran.err
+    assert "the first of the 2 endpoints" in ran.err
+    assert object_of(ran)["calls"] == len(llm.calls()) > 0
+
+
 def test_the_report_for_a_person(folder: Path, llm: StandIn) -> None:
     """It says what it will cost before, as an estimate, and whose figures these are: the stand-in's."""
     ran = shunt(*LIVE, "--limit", "10", cwd=folder)

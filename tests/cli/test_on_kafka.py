@@ -142,6 +142,12 @@ def test_check_names_what_is_missing_and_what_to_change(pipeline: Pipeline, stac
     assert away.status == 1
     assert "no Triton answers at 127.0.0.1:1" in away.out
     assert "http://127.0.0.1:1/v1 does not answer" in away.out
+    second = '[[llm.endpoints]]\nbase_url = "http://127.0.0.1:1/v1"\n'
+    pipeline.write(triton=stack.triton_grpc, llm_url=llm_url, more=second)
+    several = pipeline.shunt("check")
+    assert several.status == 1
+    assert "✓ LLM 1" in several.out
+    assert "✗ LLM 2" in several.out
     pipeline.write(triton=stack.triton_grpc, llm_url="https://llm.invalid/v1")
     assert "OPENAI_API_KEY" in pipeline.shunt("check").out
 

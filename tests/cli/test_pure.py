@@ -181,6 +181,7 @@ def test_recent_decisions_are_counted_by_what_they_are() -> None:
     assert recent.escalated_share == 0.5
     assert recent.corrections == 1
     assert recent.uncertified == 1
+    assert recent.models == {"m": 1}
     assert recent.cost_usd == 1.0
     assert recent.saved_usd_estimate == 1.0  # two that nobody asked about, at half a dollar
     assert recent.per_s == 3 / 4

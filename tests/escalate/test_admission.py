@@ -11,6 +11,7 @@ from stream_app.escalate.admission import Admission, NotAdmitted, PartitionClosi
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.call_end import Counted
 from stream_app.escalate.corrected_rate import CorrectedRate
+from stream_app.escalate.endpoint_gate import EndpointGate
 from stream_app.escalate.gate import Cost, Gate
 from stream_app.escalate.token_bucket import Limits
 
@@ -22,7 +23,7 @@ class Lane:
 
     def __init__(self, requests_per_minute=1e6, usd_per_hour=1000.0, commits=True, **gate) -> None:
         limits = Limits(requests_per_minute, 1e9)
-        self.gate = Gate(CorrectedRate(limits, 2), usd_per_hour, 10 * usd_per_hour, 2, **gate)
+        self.gate = Gate((EndpointGate(CorrectedRate(limits, 2)),), usd_per_hour, 10 * usd_per_hour, 2, **gate)
         self.wall_s, self.commits, self.leases = 1_000_000.0, commits, 0
         self.in_doubt = False
         self.admission = Admission(
@@ -44,7 +45,7 @@ class Lane:
             asyncio.get_running_loop().call_soon(self.admission.pump)
 
     async def reserve(self, partition=0, cost=FREE, within_s=5.0, first=False):
-        return await self.admission.reserve(partition, cost, self.admission.running_s + within_s, first=first)
+        return await self.admission.reserve(partition, [cost], self.admission.running_s + within_s, first=first)
 
 
 async def test_calls_go_in_the_order_they_came_and_retries_first():
@@ -89,14 +90,14 @@ async def test_waiting_for_an_outage_by_choice_stops_the_deadlines():
     """With `on_outage = wait` an event waits as long as the outage lasts, its own time standing still."""
     lane = Lane()
     await lane.reserve()
-    lane.gate.breaker.failed(time.monotonic(), probe=False, at_once=True)
+    lane.gate.endpoints[0].breaker.failed(time.monotonic(), probe=False, at_once=True)
     waiting = asyncio.create_task(lane.reserve(within_s=0.3))
     await asyncio.sleep(0.6)
     assert not waiting.done()
     assert lane.admission.waits_for == "the LLM"
     grant = await waiting  # the probe, after the cool-down of one second
     assert grant.probe
-    lane.gate.breaker.answered()
+    lane.gate.endpoints[0].breaker.answered()
     lane.admission.settle(grant, Counted(1), 0)
     assert lane.admission.waits_for is None
 
@@ -104,7 +105,7 @@ async def test_waiting_for_an_outage_by_choice_stops_the_deadlines():
 async def test_an_outage_that_is_not_waited_for_is_told_at_once():
     """With `on_outage = degrade` nobody waits for an endpoint that is away."""
     lane = Lane(on_outage="degrade")
-    lane.gate.breaker.failed(time.monotonic(), probe=False, at_once=True)
+    lane.gate.endpoints[0].breaker.failed(time.monotonic(), probe=False, at_once=True)
     with pytest.raises(NotAdmitted, match="outage"):
         await lane.reserve()
 
@@ -171,7 +172,7 @@ async def test_a_cancelled_waiter_gives_back_what_it_was_just_granted():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not any(budget.reserved_nusd for budget in lane.gate.budgets.values())
-    assert lane.gate.rate.shares.in_flight == 0
+    assert lane.gate.endpoints[0].rate.shares.in_flight == 0
 
 
 async def test_the_end_of_an_old_call_leaves_a_regained_partition_alone():

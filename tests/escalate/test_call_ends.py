@@ -12,9 +12,10 @@ import pytest
 from stream_app.escalate.breaker import Circuit
 from stream_app.escalate.call_end import Counted, Lost, OverLimit, end_of
 from stream_app.escalate.corrected_rate import CorrectedRate
+from stream_app.escalate.line import Line, PricedClient
 from stream_app.escalate.prices import Price
 from stream_app.escalate.prompt import Prompter, PromptOptions
-from stream_app.escalate.question import Dropped, GotAnswer, Line, NoAnswer, Question
+from stream_app.escalate.question import Dropped, GotAnswer, NoAnswer, Question
 from stream_app.escalate.rate_headers import Allowance, RateHeaders
 from stream_app.escalate.results import (
     Answered,
@@ -110,18 +111,19 @@ async def test_every_start_ends_once(seed):
     print("seed", seed)
     draw = random.Random(seed)
     lane = Lane(on_outage="degrade")
-    lane.gate.rate = ledger = Ledger(Limits(6e6, 6e9))
+    lane.gate.endpoints[0].rate = ledger = Ledger(Limits(6e6, 6e9))
     for partition in (0, 1):
         ledger.gain(partition, time.monotonic())
     endpoint = Endpoint(draw)
     clocks = time.monotonic, time.time
-    line = Line(endpoint, lane.admission, Price(0.15, 0.6), 5.0, Metrics(), *clocks, lambda: draw.random() / 50)
+    priced = [PricedClient(endpoint, Price(0.15, 0.6))]
+    line = Line(priced, lane.admission, 5.0, Metrics(), *clocks, lambda: draw.random() / 50)
     prompter, one = Prompter(PromptOptions(), ["sentiment", "toxicity"]), escalation(0)
 
     def asked(number: int) -> asyncio.Task:
         request = prompter.render(one, event(f"text {number}"))
         deadline_s = lane.admission.running_s + draw.choice((0.05, 3.0))
-        return asyncio.create_task(Question(line, number % 2, request, deadline_s).answer())
+        return asyncio.create_task(Question(line, number % 2, [request], deadline_s).answer())
 
     tasks: list[asyncio.Task] = []
     for number in range(400):
@@ -141,7 +143,7 @@ async def test_every_start_ends_once(seed):
     assert ledger.under_way == []
     assert ledger.shares.in_flight == 0
     assert not any(budget.reserved_nusd for budget in lane.gate.budgets.values())
-    assert lane.gate.breaker.circuit is not Circuit.HALF_OPEN
+    assert lane.gate.endpoints[0].breaker.circuit is not Circuit.HALF_OPEN
     assert ledger.wait_s(100, time.monotonic() + 61.0) == 0
     lane.admission.close()
 

@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from stream_app.escalate.breaker import Circuit
+from stream_app.escalate.line import Line, PricedClient
 from stream_app.escalate.prices import Price
 from stream_app.escalate.prompt import Prompter, PromptOptions
-from stream_app.escalate.question import Line, NoAnswer, Question
+from stream_app.escalate.question import NoAnswer, Question
 from stream_app.escalate.results import Misconfigured
 from stream_app.telemetry import Metrics
 from tests.escalate.escalated import escalation, event
@@ -36,9 +37,10 @@ class NoQuota:
 def question(endpoint: NoQuota, on_outage: WhenOut, within_s: float) -> tuple[Lane, Question]:
     """One event's question to it."""
     lane, one = Lane(on_outage=on_outage), escalation(0)
-    line = Line(endpoint, lane.admission, Price(0.15, 0.6), 5.0, Metrics(), time.monotonic, time.time, lambda: 0.0)
+    asked = [PricedClient(endpoint, Price(0.15, 0.6))]
+    line = Line(asked, lane.admission, 5.0, Metrics(), time.monotonic, time.time, lambda: 0.0)
     request = Prompter(PromptOptions(), ["sentiment", "toxicity"]).render(one, event("a text"))
-    return lane, Question(line, 0, request, lane.admission.running_s + within_s)
+    return lane, Question(line, 0, [request], lane.admission.running_s + within_s)
 
 
 async def test_insufficient_quota_opens_the_circuit_instead_of_retrying():
@@ -50,7 +52,7 @@ async def test_insufficient_quota_opens_the_circuit_instead_of_retrying():
     assert isinstance(result, NoAnswer)
     assert result.reason == "outage"
     assert len(endpoint.calls_at_s) == 1
-    assert lane.gate.breaker.circuit is Circuit.OPEN
+    assert lane.gate.endpoints[0].breaker.circuit is Circuit.OPEN
     assert time.monotonic() - began_s < 0.9, "nobody waited for the cool-down"
 
 

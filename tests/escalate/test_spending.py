@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.corrected_rate import CorrectedRate
+from stream_app.escalate.endpoint_gate import EndpointGate
 from stream_app.escalate.gate import Cost, Gate
 from stream_app.escalate.spending import RECENT_MIN, Left, Spending, chance_of_change
 from stream_app.escalate.token_bucket import Limits
@@ -134,7 +135,7 @@ def test_the_scarcer_of_two_budgets_decides():
 
 def gate(on_budget: str) -> Gate:
     """One partition, a dollar an hour, ample rates; an hour begins at 0."""
-    made = Gate(CorrectedRate(Limits(1e9, 1e9), 1), 1.0, 100.0, 1, on_budget=on_budget)
+    made = Gate((EndpointGate(CorrectedRate(Limits(1e9, 1e9), 1)),), 1.0, 100.0, 1, on_budget=on_budget)
     made.gain(0, None, 0.0, 0.0)
     return made
 
@@ -145,7 +146,7 @@ def asked(made: Gate, dollars: float) -> list[tuple[float, bool]]:
     for place in range(1_000):
         now_s, cost = place * 3.6, Cost(1, int(dollars * NANO / 1_000))
         change = rng.random()
-        worth = made.worth(change, cost, now_s, now_s, rng.random())
+        worth = made.worth(change, [cost], now_s, now_s, rng.random())
         if worth and made.budgets[0].left_nusd >= cost.nusd:
             made.budgets[0].settle(0, cost.nusd, now_s)
         found.append((change, worth))

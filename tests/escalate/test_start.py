@@ -56,6 +56,8 @@ def test_the_users_instructions_replace_ours_and_nothing_else(tmp_path):
 def test_a_budget_that_could_not_pay_one_call_is_refused():
     """Shared over the partitions it must pay the longest text once, or nothing would ever be asked."""
     settings = escalated.settings("x:1", "http://127.0.0.1:1/v1", "p", usd_per_hour=0.01, usd_per_day=1)
-    require_budget(settings, Price(0.15, 0.60), 4)
+    require_budget(settings, [Price(0.15, 0.60)], 4)
     with pytest.raises(SettingsError, match="one call may cost"):
-        require_budget(settings, Price(0.15, 0.60), 6)
+        require_budget(settings, [Price(0.15, 0.60)], 6)
+    with pytest.raises(SettingsError, match="one call may cost"):  # the dearest may have to answer
+        require_budget(settings, [Price(0.15, 0.60), Price(1.5, 6.0)], 4)

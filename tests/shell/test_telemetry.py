@@ -50,19 +50,21 @@ def test_every_metric_has_the_prefix_and_parses() -> None:
     metrics.lag("classify", 2, 7)
     metrics.model_request("sentiment_fast:1", "ok", 0.002)
     metrics.llm_call("http://127.0.0.1:1/v1", "ok", 0.8)
-    metrics.llm_usage(100, 12, 0.0003)
+    metrics.llm_usage("http://127.0.0.1:1/v1", 100, 12, 0.0003)
     metrics.llm_wasted("handover", 2)
     metrics.llm_wait(0.0)
     metrics.llm_limits("http://127.0.0.1:1/v1", 1.0, 0.4, 2)
     metrics.llm_limits("http://127.0.0.1:1/v1", 1.0, 0.35, 3)
     metrics.llm_estimates("http://127.0.0.1:1/v1", 0.05, -0.01)
+    metrics.llm_circuit("http://127.0.0.1:1/v1", is_open=True)
     metrics.event_loop_lag(0.001)
     found = samples(metrics)
     assert all(name.startswith(("shunt_", "process_")) for name, _ in found)
     assert found["shunt_records_total", (("lane", "classify"),)] == 3
     assert found["shunt_lag_records", (("lane", "classify"), ("partition", "2"))] == 7
-    assert found["shunt_llm_tokens_total", (("direction", "output"),)] == 12
     endpoint = ("endpoint", "http://127.0.0.1:1/v1")
+    assert found["shunt_llm_tokens_total", (("direction", "output"), endpoint)] == 12
+    assert found["shunt_llm_circuit_open", (endpoint,)] == 1
     assert found["shunt_llm_limit_share", (endpoint, ("limit", "tokens"))] == 0.35
     assert found["shunt_llm_limit_refusals_total", (endpoint,)] == 3
     assert found["shunt_decision_latency_seconds_count", (("route", "small"),)] == 2
