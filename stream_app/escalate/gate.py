@@ -103,25 +103,45 @@ class Gate:
 
         Call it once for each event that needs a call: it remembers the demand. `draw` decides between equals.
         """
-        if self.on_budget == "wait" or not self.budgets:
+        if not self.budgets:
             return True
+        funds = self._left(wall_s)
+        return self.spending.worth(change, cost.nusd, funds, now_s=now_s, draw=draw) or self.on_budget == "wait"
+
+    def _left(self, wall_s: float) -> list[Left]:
+        """What this hour and this day still allow, and how long they last."""
         hour, day = 0, 0
         for budget in self.budgets.values():
             budget.roll(wall_s)
             hour += budget.hour_share_nusd - budget.settled_hour_nusd - budget.reserved_nusd
             day += budget.day_share_nusd - budget.settled_day_nusd - budget.reserved_nusd
-        funds = [Left(hour, HOUR_S - wall_s % HOUR_S), Left(day, DAY_S - wall_s % DAY_S)]
-        return self.spending.worth(change, cost.nusd, funds, now_s=now_s, draw=draw)
+        return [Left(hour, HOUR_S - wall_s % HOUR_S), Left(day, DAY_S - wall_s % DAY_S)]
 
     def ask(self, partition: int, cost: Cost, now_s: float, wall_s: float) -> Grant | Wait | No:
         """May a call for an event of `partition` start now? What it needs is set aside if so."""
         if (circuit_s := self.breaker.wait_s(now_s)) > 0:
             return Wait(circuit_s, "outage") if self.on_outage == "wait" else No("outage")
+        return self._pay(partition, cost, now_s, wall_s, spare=False)
+
+    def ask_spare(self, partition: int, cost: Cost, now_s: float, wall_s: float) -> Grant | Wait | No:
+        """May a call go that can wait for hours? Only with what the others leave of rate and budget.
+
+        It is never told to wait for an outage or for budget: it has another time.
+        """
+        if self.breaker.wait_s(now_s) > 0:
+            return No("outage")
+        if not self.spending.spares(cost.nusd, self._left(wall_s), now_s=now_s):
+            return No("budget")
+        answer = self._pay(partition, cost, now_s, wall_s, spare=True)
+        return No("budget") if isinstance(answer, Wait) and answer.because == "budget" else answer
+
+    def _pay(self, partition: int, cost: Cost, now_s: float, wall_s: float, *, spare: bool) -> Grant | Wait | No:
+        """From the first account that can, if the rate allows the call now."""
         lease: list[int] = []
         for candidate in self._from(partition):
             match self.budgets[candidate].ask(cost.nusd, wall_s):
                 case Funds.GRANTED:
-                    if (rate_s := self.rate.wait_s(cost.tokens, now_s, cost.held)) > 0:
+                    if (rate_s := self.rate.wait_s(cost.tokens, now_s, cost.held, spare=spare)) > 0:
                         return Wait(rate_s, lease=tuple(lease))
                     return self._granted(self.budgets[candidate], cost, now_s)
                 case Funds.LEASE_FIRST:
@@ -161,6 +181,7 @@ class Gate:
             case _:
                 assert_never(end)
         grant.budget.settle(grant.cost.nusd, nusd, wall_s)
+        self.spending.paid(grant.cost.nusd, nusd)
 
     @property
     def stops_clock(self) -> bool:

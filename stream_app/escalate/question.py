@@ -130,8 +130,11 @@ class Paid:
 class Question:
     """One request on its way. Cancelling `answer` is safe at any moment: what was set aside is settled."""
 
-    def __init__(self, line: Line, partition: int, request: Request, deadline_s: float) -> None:
-        self._line = line
+    def __init__(
+        self, line: Line, partition: int, request: Request, deadline_s: float, *, spare: bool = False
+    ) -> None:
+        """A `spare` question is a parked event's: its calls get what the others leave."""
+        self._line, self._spare = line, spare
         self._partition = partition
         self._request = request
         self._deadline_s = deadline_s
@@ -156,10 +159,13 @@ class Question:
         line, asked_s = self._line, self._line.now_s()
         cost = line.cost_max(self._request)
         again = self._paid.calls > 0
-        if not again:
+        if not again and not self._spare:
             line.admission.spend_on(self._request.change, cost, line.draw())
-        grant = await line.admission.reserve(self._partition, cost, self._deadline_s, first=again)
-        line.metrics.llm_wait(line.now_s() - asked_s)
+        grant = await line.admission.reserve(
+            self._partition, cost, self._deadline_s, first=again, spare=self._spare
+        )
+        if not self._spare:
+            line.metrics.llm_wait(line.now_s() - asked_s)
         return grant
 
     async def _call(self, grant: Grant) -> CallResult:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.corrected_rate import CorrectedRate
-from stream_app.escalate.gate import Cost, Gate
+from stream_app.escalate.gate import Cost, Gate, Grant, No
 from stream_app.escalate.spending import RECENT_MIN, Left, Spending, chance_of_change
 from stream_app.escalate.token_bucket import Limits
 from tests.escalate.escalated import escalation
@@ -165,3 +165,44 @@ def test_the_gate_spends_on_the_likeliest_where_budget_is_not_waited_for():
 def test_nobody_is_left_out_where_budget_is_waited_for_or_reaches(on_budget, dollars):
     """Waiting for the next hour loses nothing, and an ample budget is no reason to save."""
     assert all(worth for _, worth in asked(gate(on_budget), dollars))
+
+
+def busy_hour() -> Spending:
+    """A spending that saw an event a second for ten minutes."""
+    spending = Spending()
+    for second in range(600):
+        spending.worth(0.5, CALL_NUSD, [Left(0, HOUR_S)], now_s=float(second), draw=0.5)
+    return spending
+
+
+def test_only_money_that_nobody_will_need_is_spared():
+    """For an event that can wait: what is left must reach for all who come, as many as lately, and for it."""
+    needed = 600 * CALL_NUSD  # for ten minutes more of it, but for what is averaged
+    assert not busy_hour().spares(CALL_NUSD, [Left(needed // 2, 600.0)], now_s=600.0)
+    assert busy_hour().spares(CALL_NUSD, [Left(needed * 3 // 2, 600.0)], now_s=600.0)
+    assert not busy_hour().spares(CALL_NUSD, [Left(needed * 3 // 2, 600.0), Left(0, 600.0)], now_s=600.0)
+
+
+def test_demand_that_ended_an_hour_ago_holds_nothing_back():
+    """Who came then says little of who comes now."""
+    assert busy_hour().spares(CALL_NUSD, [Left(60 * CALL_NUSD, 600.0)], now_s=600.0 + HOUR_S)
+
+
+def test_what_calls_cost_counts_and_not_what_was_reserved_for_them():
+    """A call costs a fraction of its bound: by bounds the budget would always look short."""
+    spending, left = busy_hour(), [Left(300 * CALL_NUSD, 600.0)]
+    assert not spending.spares(CALL_NUSD, left, now_s=600.0)
+    for _ in range(300):
+        spending.paid(CALL_NUSD, CALL_NUSD // 10)
+        spending.paid(CALL_NUSD, 0)  # a call that failed and cost nothing
+    assert spending.spares(CALL_NUSD, left, now_s=600.0)
+
+
+def test_who_can_wait_gets_nothing_while_the_gate_is_short_and_all_once_it_is_not():
+    """By the gate: demand is remembered also where budget is waited for, and an empty account spares nothing."""
+    for on_budget in ("wait", "degrade"):
+        made = gate(on_budget)
+        asked(made, 2.0)
+        assert made.ask_spare(0, Cost(1, NANO // 1_000), 3_597.0, 3_597.0) == No("budget")
+        made.budgets[0].committed(2 * NANO)  # a lease, for a later hour
+        assert isinstance(made.ask_spare(0, Cost(1, NANO // 1_000), 20_000.0, 20_000.0), Grant)
