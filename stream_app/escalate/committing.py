@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
 class Committing:
     """One transaction at a time for each of `works`, `linger_s` apart. `committed` is called after each."""
 
@@ -87,7 +88,8 @@ class Committing:
         began_s = time.perf_counter()
         work.delivering = True
         try:
-            await work.partition.deliver(outgoing, offset, work.finished.metadata("" if lease is None else lease.text()))
+            metadata = work.finished.metadata("" if lease is None else lease.text())
+            await work.partition.deliver(outgoing, offset, metadata)
         except MembershipLost:
             self._metrics.transaction(work.lane, "fenced", time.perf_counter() - began_s)
             raise

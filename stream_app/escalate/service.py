@@ -94,11 +94,11 @@ class EscalateLane:
         )
         line = Line(client, self._admission, price, settings.llm.timeout_s, metrics, now_s, wall_s, draw)
         asker, outbox = Asker(line, AnswerCache()), Outbox(settings, codec, topics)
-        self._committing = Committing(
-            settings, self._works, self._admission, self._waste, metrics, wall_s, lambda: self._starting.fill()
-        )
         handling = Handling(codec, prompter, asker, outbox, self._waste, wall_s)
         self._starting = Starting(settings.llm, self._works, self._admission, handling, self, now_s, wall_s, draw)
+        self._committing = Committing(
+            settings, self._works, self._admission, self._waste, metrics, wall_s, committed=self._starting.fill
+        )
         self._reporting = Reporting(self._works, self._admission, metrics, client.name)
         self._tasks: asyncio.TaskGroup | None = None
         self.membership = make_membership(self)
