@@ -232,3 +232,18 @@ async def test_a_hand_over_in_the_middle_corrects_nothing_twice(stack, llm, pref
         await at_rest(stack, settings)
     assert escalated.corrections_per_source(decisions_of(stack, settings)) == Counter(range(300))
     assert set(Counter(call["event_id"] for call in llm.calls()).values()) == {1}
+
+
+async def test_the_same_question_is_asked_once_after_all(stack, llm, prefix):  # noqa: F811
+    """Parked events with one text: the first is asked, the others wait a moment and have its answer for nothing."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix)
+    texts = ["quite nice, really"] * 30
+    await asyncio.to_thread(
+        escalated.produce, stack.bootstrap_servers, settings.kafka.names.parked, texts, parked=True
+    )
+    async with working(settings):
+        await at_rest(stack, settings)
+    decisions = decisions_of(stack, settings)
+    assert escalated.corrections_per_source(decisions) == Counter(range(30))
+    assert len(llm.calls()) == 1
+    assert Counter(decision["usage"]["cached"] for decision in decisions) == {True: 29, False: 1}
