@@ -30,6 +30,6 @@ def decode_parked(headers: RecordHeaders) -> tuple[Parked, Headers]:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise UnreadableRecord("bad_parked", f"the header {name}: {error}") from error
             if parked.revision < 0:
-                raise UnreadableRecord("bad_parked", f"the header {name}: no final has the revision {parked.revision}")
+                raise UnreadableRecord("bad_parked", f"the header {name}: no final has revision {parked.revision}")
             return parked, (*headers[:place], *headers[place + 1 :])
     raise UnreadableRecord("bad_parked", f"there is no header {SHUNT_PARKED}")

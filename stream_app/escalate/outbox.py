@@ -78,7 +78,7 @@ class Outbox:
     def unanswered(
         self, record: Record, original: EscalatedRecord, event: Event, none: NoAnswer, at_ms: int
     ) -> Outcome:
-        """A dead letter where the settings say so, else the degraded final, with a copy to be asked again or reviewed.
+        """A dead letter where the settings say so, else the degraded final, with a copy to park or to review.
 
         The copy leaves in the same transaction as the final: so neither is ever there without the other.
         """

@@ -1,4 +1,4 @@
-"""What the slow lane starts next: escalated events while there is room, parked ones while nobody else wants anything."""
+"""What the slow lane starts next: escalated events while there is room, parked ones while nobody else waits."""
 
 from __future__ import annotations
 

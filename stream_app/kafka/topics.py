@@ -89,8 +89,8 @@ def plan(
 
     `source` is the input topic where there is one: decisions have its number of partitions, so that they keep
     its numbers, and outputs take its largest record and `HEADROOM_BYTES` more. `partitions` is for an input
-    topic that is still to be made, `escalations` that topic's own number (the input's when left out), which the parked
-    topic shares. That one takes a little more, for a parked record is an escalation and a word about its final.
+    topic that is still to be made, `escalations` that topic's own number (the input's when left out), which the
+    parked topic shares. That one takes a little more: a parked record is an escalation and a word about its final.
     """
     names = kafka.names
     count = source.partitions if source else partitions or PARTITIONS_DEFAULT

@@ -41,6 +41,11 @@ def given_up(metrics: Metrics) -> dict[str, float]:
     return {each.labels["cause"]: each.value for each in family.samples if each.name.endswith("_total")}
 
 
+def at_s(stamp: str) -> float:
+    """A decision's time in seconds."""
+    return datetime.fromisoformat(stamp).timestamp()
+
+
 async def test_a_final_without_the_llm_is_corrected_once_when_the_llm_is_back(stack, llm, prefix):  # noqa: F811
     """`on_outage = degrade`: each event has its degraded final, then one correction of it, on the same partition."""
     settings = escalated.settings(
@@ -104,9 +109,7 @@ async def test_parked_events_do_not_delay_who_comes_now(stack, llm, prefix):  # 
         await caught_up(stack, settings)
     decisions = decisions_of(stack, settings)
     took_s = [
-        (datetime.fromisoformat(one["decided_at"]) - datetime.fromisoformat(one["source"]["timestamp"])).total_seconds()
-        for one in decisions
-        if one["kind"] == "final"
+        (at_s(one["decided_at"]) - at_s(one["source"]["timestamp"])) for one in decisions if one["kind"] == "final"
     ]
     corrected = escalated.corrections_per_source(decisions)
     print(f"{len(corrected)} corrected; finals took {min(took_s):.2f} to {max(took_s):.2f} s")

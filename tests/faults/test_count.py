@@ -31,7 +31,8 @@ def decision(
     whole = record("", "", offset).partition(b'"meta":')[2][:-1]
     value = json.dumps({"id": ident or f"r-{offset}", "kind": kind, "revision": revision, "decided_by": "small"})[:-1]
     replaces = revision - 1 if kind == "correction" else None
-    value += f', "degraded": {json.dumps(degraded)}, "replaces": {json.dumps(replaces)}, "source": {json.dumps({"topic": topic, "partition": 0, "offset": offset})}'
+    value += f', "degraded": {json.dumps(degraded)}, "replaces": {json.dumps(replaces)}'
+    value += f', "source": {json.dumps({"topic": topic, "partition": 0, "offset": offset})}'
     value += f', "payload": {{"meta":{(meta or whole).decode()}}}}}'
     return {"value": value.encode(), "key": b"k", "partition": partition, "source": f"{topic}/0/{offset}"}
 
