@@ -215,7 +215,7 @@ class Llm(Section):
     on_budget: Literal["wait", "degrade", "dlq"] = "wait"
     on_outage: Literal["wait", "degrade", "dlq"] = "wait"
     parked_max_age_s: Annotated[float, Field(gt=0, le=PARKED_AGE_MAX_S)] = 86_400.0
-    """For so long a degraded event waits to be asked after all; a week at most, since the parked topic keeps it so long."""
+    """For so long a degraded event may still be asked; a week at most, since the parked topic keeps it so long."""
     hint: bool = True
     prune: bool = True
     prune_eps: Annotated[float, Field(ge=0, lt=1)] = 0.02

@@ -1,5 +1,4 @@
-"""What leaves the slow lane for one event: a final, perhaps with a copy to park or to review; a correction; or a dead
-letter. Pure."""
+"""What leaves the slow lane for an event: a final, a copy to park or to review, a correction, a dead letter. Pure."""
 
 from __future__ import annotations
 

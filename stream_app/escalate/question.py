@@ -161,9 +161,7 @@ class Question:
         again = self._paid.calls > 0
         if not again and not self._spare:
             line.admission.spend_on(self._request.change, cost, line.draw())
-        grant = await line.admission.reserve(
-            self._partition, cost, self._deadline_s, first=again, spare=self._spare
-        )
+        grant = await line.admission.reserve(self._partition, cost, self._deadline_s, first=again, spare=self._spare)
         if not self._spare:
             line.metrics.llm_wait(line.now_s() - asked_s)
         return grant

@@ -200,7 +200,7 @@ class EscalateLane:
         return [deadline_s - max(0.0, wall_s - record.timestamp / 1000) for record in records]
 
     def _expiries(self, records: Sequence[Record]) -> list[float]:
-        """Until when each parked record may be corrected, by the wall clock: its own timestamp is when it was parked."""
+        """Until when each parked record may be corrected, by the wall clock; its timestamp is when it was parked."""
         return [record.timestamp / 1000 + self._settings.llm.parked_max_age_s for record in records]
 
     def failed(self, error: Exception) -> None:

@@ -82,9 +82,7 @@ class Spending:
 
         What those will cost is judged by what calls did cost, not by the bounds they were reserved with.
         """
-        return all(
-            left.nusd - cost_nusd >= self._to_come_nusd(left.s, now_s) * self._paid_share for left in funds
-        )
+        return all(left.nusd - cost_nusd >= self._to_come_nusd(left.s, now_s) * self._paid_share for left in funds)
 
     def paid(self, bound_nusd: int, nusd: int) -> None:
         """A call for which the bound was reserved cost so much; one that cost nothing tells nothing."""

@@ -26,8 +26,11 @@ FOUND_WITHIN_S = 20.0
 
 
 class Beginnings:
-    """Reads them for one membership, with its clients. `topics` are all that the group reads: it begins with all of
-    them at once, so that nothing can be written to one of them by a worker that has begun with another one."""
+    """Reads them for one membership, with its clients.
+
+    `topics` are all that the group reads. It begins with all of them at once, so that nothing can be written to one
+    of them by a worker that has begun with another one, and be skipped.
+    """
 
     def __init__(
         self,

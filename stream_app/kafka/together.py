@@ -1,8 +1,8 @@
 """Who reads which partition in a group over several topics: equal numbers stay together.
 
-The sticky assignor deals out the partitions of one topic, which leads; a partition of each other topic goes to the one
-who has the leading one with its number (modulo their count, where the counts differ). So what is shared out by number,
-as the LLM's limits are, is shared by all topics of a number, and what stays with its owner keeps the others there.
+The sticky assignor deals out the partitions of one topic, which leads; a partition of each other topic goes to who
+got the leading one with its number (modulo their count, where the counts differ). So what is shared out by number, as
+the LLM's limits are, is shared by all topics of a number, and what stays with its owner keeps the others there.
 Members without the other topics (an older version, while workers are replaced one by one) get none of them.
 
 The name and the messages are the sticky assignor's own: old and new members make one group, whoever leads it.

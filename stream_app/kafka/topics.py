@@ -103,9 +103,7 @@ def plan(
         TopicPlan("input", names.input, count, retention, bytes_max, "you", "classify"),
         TopicPlan("decisions", names.decisions, count, 7 * DAY_MS, roomy, both, "you, feeds"),
         TopicPlan("escalations", names.escalations, escalations or count, 7 * DAY_MS, roomy, "classify", "escalate"),
-        TopicPlan(
-            "parked", names.parked, escalations or count, KEEP_PARKED_MS, roomy + 4096, "escalate", "escalate"
-        ),
+        TopicPlan("parked", names.parked, escalations or count, KEEP_PARKED_MS, roomy + 4096, "escalate", "escalate"),
         TopicPlan("dlq", names.dlq, count, month, roomy, both, "shunt dlq"),
         TopicPlan("review", names.review, count, month, roomy, "escalate", "people"),
     )

@@ -125,9 +125,7 @@ async def test_an_event_that_was_parked_too_long_keeps_its_final(stack, llm, pre
     llm.fault("unauthorized")  # opens the circuit at once
     names, metrics = settings.kafka.names, Metrics()
     for topic, parked in ((names.escalations, False), (names.parked, True)):
-        await asyncio.to_thread(
-            escalated.produce, stack.bootstrap_servers, topic, escalated.texts(30), parked=parked
-        )
+        await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(30), parked=parked)
     async with working(settings, metrics):
         await at_rest(stack, settings)
         assert given_up(metrics) == {"expired": 30.0}
@@ -142,9 +140,7 @@ async def test_what_the_llm_will_not_answer_keeps_its_final(stack, llm, prefix, 
     settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix)
     llm.fault(kind)
     names, metrics = settings.kafka.names, Metrics()
-    await asyncio.to_thread(
-        escalated.produce, stack.bootstrap_servers, names.parked, escalated.texts(6), parked=True
-    )
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, names.parked, escalated.texts(6), parked=True)
     async with working(settings, metrics):
         await at_rest(stack, settings)
     assert not decisions_of(stack, settings)
