@@ -137,7 +137,7 @@ class OwnedShares:
         self._refill(now_s)
         level = (self.requests.size, self.tokens.size) if spare else (1, tokens)
         paced_s = max(self.requests.wait_s(level[0]), self.tokens.wait_s(level[1]))
-        return paced_s if paced_s > 0 else self._minute_wait_s(held or tokens, now_s, REFILL_SHARE if spare else 1.0)
+        return paced_s if paced_s > 0 else self._minute_wait_s(held or tokens, now_s)
 
     def reserve(self, tokens: int, now_s: float, held: int | None = None) -> Reservation:
         """Takes one request and `tokens`. Call it only when `wait_s` is 0."""
@@ -166,14 +166,14 @@ class OwnedShares:
             self.tokens.refill(now_s)
             self.tokens.give_back(unused)
 
-    def _minute_wait_s(self, tokens: int, now_s: float, part: float) -> float:
-        """How long until the call fits into that part of the limits of the last 60 s.
+    def _minute_wait_s(self, tokens: int, now_s: float) -> float:
+        """How long until the call fits into the last 60 s.
 
         The errors of several workers add up like the sides of a right angle: each keeps its part of the whole free.
         """
         shares = len(self._owned)
-        requests = self.share.requests_per_minute * self.factors.requests * part
-        each = self.share.tokens_per_minute * self.factors.tokens * part
+        requests = self.share.requests_per_minute * self.factors.requests
+        each = self.share.tokens_per_minute * self.factors.tokens
         spread = math.sqrt(self.in_flight * self._miss_squared * shares / self.partitions)
         room = max(GUARD_MIN * each, each - self.misses * spread / shares)
         return max(

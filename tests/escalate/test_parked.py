@@ -128,8 +128,8 @@ async def test_an_event_that_was_parked_too_long_keeps_its_final(stack, llm, pre
         await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(30), parked=parked)
     async with working(settings, metrics):
         await at_rest(stack, settings)
-        assert given_up(metrics) == {"expired": 30.0}
         assert metrics.waiting_for("escalate") == "the LLM"
+    assert given_up(metrics) == {"expired": 30.0}
     assert not decisions_of(stack, settings)
     assert not read_all(stack.bootstrap_servers, names.dlq)
 
@@ -205,9 +205,13 @@ async def test_workers_share_both_topics_by_equal_numbers(stack, llm, prefix):  
 
     async with working(settings) as (first, _):
         async with working(settings) as (second, _):
-            lanes = (first, second)
-            await until(lambda: sum(len(numbers(lane, names.parked)) for lane in lanes) == escalated.PARTITIONS)
-            await until(lambda: all(numbers(lane, names.escalations) for lane in lanes))
+            lanes, topics = (first, second), (names.escalations, names.parked)
+
+            def shared() -> bool:
+                opened = [[numbers(lane, topic) for lane in lanes] for topic in topics]
+                return all(sum(map(len, each)) == escalated.PARTITIONS and all(each) for each in opened)
+
+            await until(shared)
             for lane in lanes:
                 assert numbers(lane, names.escalations) == numbers(lane, names.parked)
         await until(lambda: len(numbers(first, names.parked)) == escalated.PARTITIONS)

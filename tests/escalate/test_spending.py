@@ -198,11 +198,22 @@ def test_what_calls_cost_counts_and_not_what_was_reserved_for_them():
     assert spending.spares(CALL_NUSD, left, now_s=600.0)
 
 
-def test_who_can_wait_gets_nothing_while_the_gate_is_short_and_all_once_it_is_not():
-    """By the gate: demand is remembered also where budget is waited for, and an empty account spares nothing."""
-    for on_budget in ("wait", "degrade"):
-        made = gate(on_budget)
-        asked(made, 2.0)
-        assert made.ask_spare(0, Cost(1, NANO // 1_000), 3_597.0, 3_597.0) == No("budget")
-        made.budgets[0].committed(2 * NANO)  # a lease, for a later hour
-        assert isinstance(made.ask_spare(0, Cost(1, NANO // 1_000), 20_000.0, 20_000.0), Grant)
+@pytest.mark.parametrize("on_budget", ["wait", "degrade"])
+def test_who_can_wait_gets_only_what_the_others_will_leave(on_budget):
+    """By the gate: half an hour of demand is to come, and is remembered also where budget is waited for."""
+    made, now_s = gate(on_budget), 1_800.0
+    cost = Cost(1, int(0.0009 * NANO))
+    for place in range(500):
+        assert made.worth(0.5, cost, place * 3.6, place * 3.6, 0.5)
+        made.budgets[0].settle(0, cost.nusd, place * 3.6)
+    # 55 cents are left, and about 45 will be wanted.
+    assert made.ask_spare(0, Cost(1, int(0.3 * NANO)), now_s, now_s) == No("budget")
+    made.budgets[0].committed(NANO)  # a lease
+    assert isinstance(made.ask_spare(0, Cost(1, int(0.03 * NANO)), now_s, now_s), Grant)
+
+
+def test_an_empty_account_spares_nothing():
+    """Whoever can wait is told so, where others would wait for the next hour."""
+    made = gate("wait")
+    asked(made, 2.0)
+    assert made.ask_spare(0, Cost(1, NANO // 1_000), 3_597.0, 3_597.0) == No("budget")
