@@ -76,7 +76,9 @@ class Starting:
 
     @property
     def _is_free(self) -> bool:
-        """Whether one more parked event may be tried now."""
+        """Whether one more parked event may be tried now. Asked after every event, so the usual answer comes first."""
+        if not self._works.any_parked:
+            return False
         breaker = self._admission.gate.breaker
         return may_start(
             others_wait=self._admission.queued or any(work.waiting for work in self._works.escalated),

@@ -45,6 +45,11 @@ class Works:
         return self._parked
 
     @property
+    def any_parked(self) -> bool:
+        """True while a parked event waits or rests here."""
+        return any(work.waiting or work.resting for work in self._parked)
+
+    @property
     def busy(self) -> int:
         """How many may have something to commit at any moment: parked partitions seldom have."""
         return len(self._turns) + sum(work.finished.unfinished > 0 for work in self._parked)
