@@ -76,7 +76,7 @@ class Starting:
 
     @property
     def _is_free(self) -> bool:
-        """Whether one more parked event may be tried now. Asked after every event, so the usual answer comes first."""
+        """Whether one more parked event may be tried now. Asked after every event: the usual answer comes first."""
         if not self._works.any_parked:
             return False
         breaker = self._admission.gate.breaker
