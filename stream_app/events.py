@@ -155,6 +155,18 @@ class Escalation:
     escalated_at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """What the parked topic says of a degraded final beside its escalation: what a correction would replace.
+
+    `final` is its CloudEvents id (`topic/partition/offset#revision`), for people. The record's own timestamp is when.
+    """
+
+    final: str
+    revision: int
+    reason: DegradedReason
+
+
 class Outgoing(NamedTuple):
     """One record to produce. A named tuple, because the hot path makes one for every event."""
 

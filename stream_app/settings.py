@@ -29,6 +29,7 @@ ENDPOINTS_MAX = 8
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+PARKED_AGE_MAX_S = 7 * 86_400.0
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
@@ -44,6 +45,7 @@ class Topics(Section):
     decisions: TopicName | None = None
     escalations: TopicName | None = None
     dlq: TopicName | None = None
+    parked: TopicName | None = None
     review: TopicName | None = None
 
 
@@ -54,6 +56,7 @@ class TopicNames(Section):
     decisions: str
     escalations: str
     dlq: str
+    parked: str
     review: str
 
 
@@ -88,6 +91,7 @@ class Kafka(Section):
             decisions=self.topics.decisions or f"{self.input_topic}-decisions",
             escalations=self.topics.escalations or f"{self.input_topic}-escalations",
             dlq=self.topics.dlq or f"{self.input_topic}-dlq",
+            parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
         )
 
@@ -212,6 +216,8 @@ class Llm(Section):
     on_deadline: Literal["degrade", "dlq"] = "degrade"
     on_budget: Literal["wait", "degrade", "dlq"] = "wait"
     on_outage: Literal["wait", "degrade", "dlq"] = "wait"
+    parked_max_age_s: Annotated[float, Field(gt=0, le=PARKED_AGE_MAX_S)] = 86_400.0
+    """For so long a degraded event may still be asked; a week at most, since the parked topic keeps it so long."""
     hint: bool = True
     prune: bool = True
     prune_eps: Annotated[float, Field(ge=0, lt=1)] = 0.02

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 disable_created_metrics()  # a second series beside every one, which nobody asks for
 
-Lane = Literal["classify", "escalate", "feeds", "shadow"]
+Lane = Literal["classify", "escalate", "parked", "feeds", "shadow"]
+"""`parked`: the LLM lane's other topic, of events that were decided without the LLM."""
 Route = Literal["small", "llm"]
 TransactionOutcome = Literal["committed", "aborted", "fenced"]
 RequestOutcome = Literal["ok", "unavailable", "refused"]
@@ -139,6 +140,8 @@ class Metrics:
         self._answers = self._count("answers", "Answers in final decisions.", "task", "label", "decided_by")
         self._escalated = self._count("escalated", "Tasks sent to the LLM lane.", "task", "because")
         self._degraded = self._count("degraded", "Finals taken from the small model for want of the LLM.", "reason")
+        self._parked = self._count("parked", "Degraded finals whose event will be asked after all.", "reason")
+        self._given_up = self._count("parked_given_up", "Parked events that are not corrected.", "cause")
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
         self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
@@ -216,6 +219,14 @@ class Metrics:
     def degraded(self, reason: str, n: int = 1) -> None:
         """`n` finals came from the small model because the LLM could not be used."""
         self._degraded.labels(reason).inc(n)
+
+    def parked(self, reason: str, n: int = 1) -> None:
+        """`n` events were parked, to be asked after all."""
+        self._parked.labels(reason).inc(n)
+
+    def parked_given_up(self, cause: str, n: int = 1) -> None:
+        """`n` parked events stay as they were decided: too old (`expired`), or no usable answer."""
+        self._given_up.labels(cause).inc(n)
 
     def dead_letters(self, lane: Lane, cause: str, n: int = 1) -> None:
         """`n` records became dead letters for that cause."""

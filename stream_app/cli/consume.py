@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @configured
 def consume(settings: Settings, topic: str | None, limit: int | None, new: bool, to_end: bool, as_json: bool) -> None:
-    """Print what TOPIC holds: a topic's name, or its use (decisions, escalations, dlq, review, input).
+    """Print what TOPIC holds: a topic's name, or its use (decisions, escalations, parked, dlq, review, input).
 
     Without TOPIC, the decisions. Only committed records are read, no group is joined, nothing is committed.
     """

@@ -56,13 +56,14 @@ async def _report(settings: Settings) -> Report:
     connection = Connection(settings.kafka)
     found = await require(connection)
     names = settings.kafka.names
-    decided, dead, classify, escalate = await asyncio.gather(
+    decided, dead, classify, escalate, parked = await asyncio.gather(
         _decided(connection, names.decisions),
         _dead(connection, names.dlq),
         lane_lag(connection, "classify", names.input, found[names.input].partitions),
         lane_lag(connection, "escalate", names.escalations, found[names.escalations].partitions),
+        lane_lag(connection, "parked", names.parked, found[names.parked].partitions, of_group="escalate"),
     )
-    return Report((classify, escalate), decided, dead, spend(escalate.notes, time.time()))
+    return Report((classify, escalate, parked), decided, dead, spend(escalate.notes, time.time()))
 
 
 async def _decided(connection: Connection, topic: str) -> Recent:
@@ -162,7 +163,7 @@ def _decisions(decided: Recent) -> list[str]:
         f"decisions     the newest {decided.finals:,}: {by}{rate}",
         f"escalated     {decided.escalated_share or 0:.1%}, LLM calls ${decided.cost_usd:.4f}{_saved(decided)}",
         *_models(decided),
-        f"degraded      {degraded}",
+        f"degraded      {degraded}; corrected later {decided.corrections:,}",
         f"uncertified   {decided.uncertified:,}",
     ]
 

@@ -50,6 +50,8 @@ async def _create(
     """The plan, the names that were (or would be) made, and what differs in the others."""
     connection = Connection(kafka)
     found = await look_up(connection, kafka.names.model_dump().values())
+    there = found.get(kafka.names.escalations)
+    escalations = there.partitions if there else escalations
     planned = plan(kafka, found.get(kafka.input_topic), partitions=partitions, escalations=escalations)
     wrong = [difference for difference in differences(planned, found) if difference.topic in found]
     made = (

@@ -17,6 +17,7 @@ from stream_app.codec.decisions import AnswerMessage, DecisionMessage, SourceMes
 from stream_app.codec.escalations import EscalatedRecord, decode_escalation, encode_escalation
 from stream_app.codec.finals import FinalEncoder, Grade, SmallAnswers
 from stream_app.codec.headers import RecordHeaders
+from stream_app.codec.parked import decode_parked, encode_parked
 from stream_app.codec.times import rfc3339, timestamp_ms
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "decode_dead_letter",
     "decode_decision",
     "decode_escalation",
+    "decode_parked",
     "encode_escalation",
+    "encode_parked",
     "record_batch_bytes",
     "rfc3339",
     "timestamp_ms",

@@ -8,8 +8,9 @@ from stream_app.codec.decoding import EventDecoder
 from stream_app.codec.escalations import EscalatedRecord, decode_escalation
 from stream_app.codec.finals import FinalEncoder
 from stream_app.codec.headers import RecordHeaders
+from stream_app.codec.parked import decode_parked
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Decision, Event, Headers, Source, Tombstone
+from stream_app.events import Decision, Event, Headers, Parked, Source, Tombstone
 from stream_app.settings import Events
 
 
@@ -48,6 +49,16 @@ class Codec:
         if isinstance(event, Tombstone):
             raise UnreadableRecord("bad_escalation", "the value is null")
         return record, event
+
+    def decode_parked(
+        self, key: bytes | None, value: bytes | None, headers: RecordHeaders
+    ) -> tuple[Parked, EscalatedRecord, Event]:
+        """A record of the parked topic: what was decided without the LLM, and the escalation as it came.
+
+        Raises UnreadableRecord: `bad_parked`, or what the escalation cannot be read for.
+        """
+        parked, others = decode_parked(headers)
+        return (parked, *self.decode_escalated(key, value, others))
 
     def encode_decision(self, decision: Decision) -> tuple[bytes, Headers]:
         """Value and headers of any decision."""

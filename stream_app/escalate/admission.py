@@ -2,7 +2,8 @@
 
 One timer serves all who wait: it is set for the moment the head of the queue may go, or the first deadline,
 whichever comes first, and set again whenever something changes (a call settled, a lease committed, a partition
-gained or lost). A retry goes to the head: its event has waited longest.
+gained or lost). A retry goes to the head: its event has waited longest. Calls for parked events have a queue of
+their own, which is served while nobody else waits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from stream_app.escalate.budget import Lease
     from stream_app.escalate.call_end import CallEnd
     from stream_app.escalate.gate import Cost
+
+    Ask = Callable[[int, Sequence[Cost], float, float], Grant | Wait | No]
 
 WAITS_FOR = {"outage": "the LLM", "budget": "budget"}
 """How a person is told what the lane waits for by choice."""
@@ -80,6 +83,7 @@ class Admission:
         self._now_s, self._wall_s = now_s, wall_s
         self._want_lease, self._failed, self._in_doubt = want_lease, failed, in_doubt
         self._queue: deque[_Waiter] = deque()
+        self._spare: deque[_Waiter] = deque()
         self._deadlines: list[tuple[float, int, _Waiter]] = []
         self._ticket = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
@@ -95,20 +99,33 @@ class Admission:
         """Running time now."""
         return self.clock.running_s(self._now_s())
 
-    async def reserve(self, partition: int, costs: Sequence[Cost], deadline_s: float, *, first: bool) -> Grant:
+    @property
+    def queued(self) -> bool:
+        """True while a call waits for its turn, those for parked events aside."""
+        return bool(self._queue)
+
+    def owns(self, partition: int) -> bool:
+        """True while calls may be started for that partition."""
+        return partition in self._closing and not self._closing[partition].is_set()
+
+    async def reserve(
+        self, partition: int, costs: Sequence[Cost], deadline_s: float, *, first: bool, spare: bool = False
+    ) -> Grant:
         """Waits for the turn of a call and sets aside what it needs; give it to `settle` when the call is over.
 
-        `costs` are what it takes at each endpoint: where it goes is decided when its turn comes. Raises NotAdmitted
+        `costs` are what it takes at each endpoint: where it goes is decided when its turn comes. A `spare` call is
+        a parked event's: it gets what the others leave, and never waits for budget or an outage. Raises NotAdmitted
         at the deadline, or where the settings say not to wait for what is missing, and PartitionClosing.
         """
         self._check_open(partition)
         if self.left_s(deadline_s) <= 0:
             raise NotAdmitted("deadline")
         waiter = _Waiter(partition, costs, deadline_s)
+        queue = self._spare if spare else self._queue
         if first:
-            self._queue.appendleft(waiter)
+            queue.appendleft(waiter)
         else:
-            self._queue.append(waiter)
+            queue.append(waiter)
         heapq.heappush(self._deadlines, (deadline_s, next(self._ticket), waiter))
         self.pump()
         try:
@@ -152,7 +169,7 @@ class Admission:
     def stop(self, partition: int) -> None:
         """A partition is being handed over: calls under way go on, nobody of it gets another turn."""
         self._closing[partition].set()
-        for waiter in self._queue:
+        for waiter in (*self._queue, *self._spare):
             if waiter.partition == partition and not waiter.granted.done():
                 waiter.granted.set_exception(PartitionClosing())
         self.pump()
@@ -165,8 +182,7 @@ class Admission:
         self.pump()
 
     def _check_open(self, partition: int) -> None:
-        closing = self._closing.get(partition)
-        if closing is None or closing.is_set():
+        if not self.owns(partition):
             raise PartitionClosing
 
     def pump(self) -> None:
@@ -182,20 +198,24 @@ class Admission:
         self._set_timer(now_s, wait.s if wait is not None else float("inf"))
 
     def _admit(self, now_s: float, wall_s: float) -> Wait | None:
-        """Serves the queue from its head; returns what the head waits for, None where nobody is left."""
-        if self._queue and self._in_doubt():
+        """Serves both queues from their heads; returns what the head waits for, None where nobody is left."""
+        if (self._queue or self._spare) and self._in_doubt():
             return Wait(DOUBT_PAUSE_S)
-        while self._queue:
-            waiter = self._queue[0]
+        wait = self._serve(self._queue, self.gate.ask, now_s, wall_s)
+        return self._serve(self._spare, self.gate.ask_spare, now_s, wall_s) if wait is None else wait
+
+    def _serve(self, queue: deque[_Waiter], ask: Ask, now_s: float, wall_s: float) -> Wait | None:
+        while queue:
+            waiter = queue[0]
             if not waiter.granted.done():
-                match self.gate.ask(waiter.partition, waiter.costs, now_s, wall_s):
+                match ask(waiter.partition, waiter.costs, now_s, wall_s):
                     case Grant() as grant:
                         waiter.granted.set_result(grant)
                     case No(because=because):
                         waiter.granted.set_exception(NotAdmitted(because))
                     case Wait() as wait:
                         return wait
-            self._queue.popleft()
+            queue.popleft()
         return None
 
     def _expire(self, now_s: float) -> None:
@@ -212,7 +232,7 @@ class Admission:
             self._timer = None
         if self._deadlines and not self.clock.stopped:
             wait_s = min(wait_s, self._deadlines[0][0] - self.clock.running_s(now_s))
-        if self._queue:
+        if self._queue or self._spare:
             delay_s = min(max(wait_s, 0.0), TIMER_MAX_S)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_fires)
 

@@ -24,6 +24,7 @@ class Asker:
 
     def __init__(self, line: Line, cache: AnswerCache) -> None:
         self._line, self._cache = line, cache
+        self._asked_after_all: set[bytes] = set()
 
     async def ask(self, partition: int, requests: Sequence[Request], deadline_s: float) -> AskResult:
         """The answer to one question, or why there is none by `deadline_s` (running time). Safe to cancel.
@@ -35,17 +36,42 @@ class Asker:
         while (asking := self._cache.asking(fingerprint)) is not None:
             if not await self._followed(asking, deadline_s):
                 return NoAnswer("deadline", "the deadline passed during another event's same call", None)
-        if (kept := self._cache.get(fingerprint)) is not None:
-            return GotAnswer(kept.answer, Paid().usage(kept.model, kept.prompt_version, cached=True))
+        if (kept := self._kept(fingerprint)) is not None:
+            return kept
         keep: Kept | None = None
         self._cache.begin(fingerprint)
         try:
             result = await Question(self._line, partition, requests, deadline_s).answer()
-            if isinstance(result, GotAnswer):
-                keep = Kept(result.answer, result.usage.model, result.usage.prompt_version)
+            keep = _to_keep(result)
         finally:
             self._cache.end(fingerprint, keep)
         return result
+
+    async def ask_after_all(self, partition: int, requests: Sequence[Request], deadline_s: float) -> AskResult:
+        """The same for a parked event, with what the others leave; no answer means not now.
+
+        It waits for nobody's same call, and nobody waits for its own, which may be long in coming.
+        """
+        fingerprint = requests[0].fingerprint
+        if (kept := self._kept(fingerprint)) is not None:
+            return kept
+        if self._cache.asking(fingerprint) is not None or fingerprint in self._asked_after_all:
+            return NoAnswer("deadline", "another event's same call is under way", None)
+        self._asked_after_all.add(fingerprint)
+        try:
+            result = await Question(self._line, partition, requests, deadline_s, spare=True).answer()
+        finally:
+            self._asked_after_all.discard(fingerprint)
+        if (keep := _to_keep(result)) is not None:
+            self._cache.keep(fingerprint, keep)
+        return result
+
+    def _kept(self, fingerprint: bytes) -> GotAnswer | None:
+        """The answer to that question, where it was given before."""
+        kept = self._cache.get(fingerprint)
+        if kept is None:
+            return None
+        return GotAnswer(kept.answer, Paid().usage(kept.model, kept.prompt_version, cached=True))
 
     async def _followed(self, asking: asyncio.Event, deadline_s: float) -> bool:
         """Waits for another's same call to end; False at the deadline."""
@@ -60,3 +86,10 @@ class Asker:
             except TimeoutError:
                 continue
         return True
+
+
+def _to_keep(result: AskResult) -> Kept | None:
+    """What is remembered of a result: an answer, and who gave it."""
+    if not isinstance(result, GotAnswer):
+        return None
+    return Kept(result.answer, result.usage.model, result.usage.prompt_version)

@@ -54,6 +54,10 @@ class AnswerCache:
         """The call is over: wakes those who wait for it, and keeps a usable answer."""
         self._asking.pop(fingerprint).set()
         if answer is not None:
-            self._answers[fingerprint] = answer
-            if len(self._answers) > self._answers_max:
-                self._answers.popitem(last=False)
+            self.keep(fingerprint, answer)
+
+    def keep(self, fingerprint: bytes, answer: Kept) -> None:
+        """Keeps a usable answer to that request."""
+        self._answers[fingerprint] = answer
+        if len(self._answers) > self._answers_max:
+            self._answers.popitem(last=False)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_app.errors import MembershipLost
+from stream_app.escalate.parked_work import ParkedWork
+from stream_app.events import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,11 +22,9 @@ if TYPE_CHECKING:
     from stream_app.escalate.waste import Waste
     from stream_app.escalate.works import Works
     from stream_app.settings import Settings
-    from stream_app.telemetry import Metrics
+    from stream_app.telemetry import Lane, Metrics
 
 log = logging.getLogger(__name__)
-
-LANE = "escalate"
 
 
 class Committing:
@@ -65,7 +65,7 @@ class Committing:
         """How long outcomes gather: long enough to stay below `transactions_per_s_max`; no longer in a hand-over."""
         handing_over = any(work.closing for work in self._works)
         base_s = 0.0 if handing_over else self._settings.escalate.linger_ms / 1000
-        return max(base_s, len(self._works) / self._settings.kafka.transactions_per_s_max)
+        return max(base_s, self._works.busy / self._settings.kafka.transactions_per_s_max)
 
     async def _linger(self, work: PartitionWork) -> None:
         """Lets outcomes gather; not in a hurry."""
@@ -76,39 +76,51 @@ class Committing:
             return
 
     async def _commit(self, work: PartitionWork) -> None:
-        budget = self._admission.gate.budgets[work.number]
+        """A parked partition has no lease of its own: the escalation partition of its number pays."""
+        budget = None if isinstance(work, ParkedWork) else self._admission.gate.budgets[work.number]
         outcomes, paid = work.take_outcomes(), list(work.paid)
         offset = work.finished.advance(work.partition.position)
-        lease = budget.lease(self._wall_s(), closing=work.closing)
-        authority_nusd = budget.authority_of(lease)
+        if budget is None and not outcomes and offset == work.partition.committed:
+            return  # nothing is new: an idle partition is handed over without a transaction
+        lease = None if budget is None else budget.lease(self._wall_s(), closing=work.closing)
+        authority_nusd = 0 if budget is None or lease is None else budget.authority_of(lease)
         outgoing = [record for outcome in outcomes for record in outcome.outgoing]
         began_s = time.perf_counter()
         work.delivering = True
         try:
-            await work.partition.deliver(outgoing, offset, work.finished.metadata(lease.text()))
+            metadata = work.finished.metadata("" if lease is None else lease.text())
+            await work.partition.deliver(outgoing, offset, metadata)
         except MembershipLost:
-            self._metrics.transaction(LANE, "fenced", time.perf_counter() - began_s)
+            self._metrics.transaction(work.lane, "fenced", time.perf_counter() - began_s)
             raise
         finally:
             work.delivering = False
         for each in paid:
             del work.paid[each]
-        self._metrics.transaction(LANE, "committed", time.perf_counter() - began_s)
+        self._metrics.transaction(work.lane, "committed", time.perf_counter() - began_s)
         if work.partition.may_deliver:  # else it was taken away meanwhile, and somebody else reports it
-            self._metrics.committed(LANE, work.number, offset)
-        budget.committed(authority_nusd)
+            self._metrics.committed(work.lane, work.number, offset)
+        if budget is not None:
+            budget.committed(authority_nusd)
         self._admission.pump()
-        self._count(outcomes)
+        self._count(work.lane, outcomes)
         self._committed()
 
-    def _count(self, outcomes: Sequence[Outcome]) -> None:
+    def _count(self, lane: Lane, outcomes: Sequence[Outcome]) -> None:
         waited_s: list[float] = []
         for outcome in outcomes:
             decision = outcome.decision
+            if outcome.gave_up is not None:
+                self._metrics.parked_given_up(outcome.gave_up)
+                continue
             if decision is None:
-                self._metrics.dead_letters(LANE, outcome.dead_cause or "unknown")
+                self._metrics.dead_letters(lane, outcome.dead_cause or "unknown")
                 continue
             self._metrics.decisions(decision.kind, decision.decided_by)
+            if decision.kind is Kind.CORRECTION:
+                continue
+            if outcome.parked:
+                self._metrics.parked(decision.degraded_reason or "unknown")
             for task, answer in decision.answers.items():
                 self._metrics.answers(task, answer.label, answer.decided_by)
             if decision.degraded_reason is not None:

@@ -72,14 +72,17 @@ class CorrectedRate:
         self.shares.lose(partition)
         self._settled_at_s = math.inf
 
-    def wait_s(self, tokens: int, now_s: float, held: int | None = None) -> float:
-        """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned."""
+    def wait_s(self, tokens: int, now_s: float, held: int | None = None, *, spare: bool = False) -> float:
+        """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned.
+
+        A `spare` call takes only what others leave (`OwnedShares.wait_s`).
+        """
         refused_s = self.learner.wait_s(now_s)
         if self.learner.ended != self._refusals_ended:
             self._refusals_ended = self.learner.ended
             self.shares.forget_minute(MISSES_LEARNT)
         self._correct(now_s)
-        return max(refused_s, self.shares.wait_s(tokens, now_s, held))
+        return max(refused_s, self.shares.wait_s(tokens, now_s, held, spare=spare))
 
     def start(self, tokens: int, now_s: float, held: int | None = None) -> Started:
         """A call of `tokens` goes now; `wait_s` was 0."""

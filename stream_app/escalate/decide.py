@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_app.escalate.question import GotAnswer, NoAnswer
-    from stream_app.events import Ask, Escalation, Event
+    from stream_app.events import Ask, Escalation, Event, Parked
 
     Recommend = Callable[[Sequence[str]], str | None]
 
@@ -64,6 +64,14 @@ def degraded(
         usage=none.usage,
         recommended_action=recommend([answer.label for answer in answers.values()]),
     )
+
+
+def corrected(
+    event: Event, escalation: Escalation, parked: Parked, got: GotAnswer, decided_at_ms: int, recommend: Recommend
+) -> Decision:
+    """What the LLM says after all, in the place of the degraded final; also where it says the same."""
+    late = answered(event, escalation, got, decided_at_ms, recommend)
+    return replace(late, kind=Kind.CORRECTION, revision=parked.revision + 1, replaces=parked.revision)
 
 
 def _in_order(escalation: Escalation, others: dict[str, Answer]) -> dict[str, Answer]:

@@ -107,17 +107,20 @@ class Gate:
         `costs` are what its call would take at each endpoint; that of the one in use now counts. Call it once for
         each event that needs a call: it remembers the demand. `draw` decides between equals.
         """
-        if self.on_budget == "wait" or not self.budgets:
+        if not self.budgets:
             return True
+        funds, way = self._left(wall_s), self._route(now_s)
+        cost = costs[0 if way is None else way.decides]
+        return self.spending.worth(change, cost.nusd, funds, now_s=now_s, draw=draw) or self.on_budget == "wait"
+
+    def _left(self, wall_s: float) -> list[Left]:
+        """What this hour and this day still allow, and how long they last."""
         hour, day = 0, 0
         for budget in self.budgets.values():
             budget.roll(wall_s)
             hour += budget.hour_share_nusd - budget.settled_hour_nusd - budget.reserved_nusd
             day += budget.day_share_nusd - budget.settled_day_nusd - budget.reserved_nusd
-        funds = [Left(hour, HOUR_S - wall_s % HOUR_S), Left(day, DAY_S - wall_s % DAY_S)]
-        way = self._route(now_s)
-        cost = costs[0 if way is None else way.decides]
-        return self.spending.worth(change, cost.nusd, funds, now_s=now_s, draw=draw)
+        return [Left(hour, HOUR_S - wall_s % HOUR_S), Left(day, DAY_S - wall_s % DAY_S)]
 
     def ask(self, partition: int, costs: Sequence[Cost], now_s: float, wall_s: float) -> Grant | Wait | No:
         """May a call for an event of `partition` start now? What it needs is set aside if so.
@@ -126,11 +129,29 @@ class Gate:
         """
         way = self._route(now_s)
         if way is None:
-            circuit_s = min(endpoint.breaker.wait_s(now_s) for endpoint in self.endpoints)
-            return Wait(circuit_s, "outage") if self.on_outage == "wait" else No("outage")
+            return Wait(self.circuit_s(now_s), "outage") if self.on_outage == "wait" else No("outage")
+        return self._start(way, partition, costs, now_s, wall_s, spare=False)
+
+    def ask_spare(self, partition: int, costs: Sequence[Cost], now_s: float, wall_s: float) -> Grant | Wait | No:
+        """May a call go that can wait for hours? Only with what the others leave of rate and budget.
+
+        It is never told to wait for an outage or for budget: it has another time.
+        """
+        way = self._route(now_s)
+        if way is None:
+            return No("outage")
+        if not self.spending.spares(costs[way.decides].nusd, self._left(wall_s), now_s=now_s):
+            return No("budget")
+        answer = self._start(way, partition, costs, now_s, wall_s, spare=True)
+        return No("budget") if isinstance(answer, Wait) and answer.because == "budget" else answer
+
+    def _start(
+        self, way: Route, partition: int, costs: Sequence[Cost], now_s: float, wall_s: float, *, spare: bool
+    ) -> Grant | Wait | No:
+        """At the first endpoint of the way where it can start now."""
         said: dict[int, Wait | No] = {}
         for number in way.tries:
-            answer = self._ask(number, partition, costs[number], now_s, wall_s)
+            answer = self._pay(number, partition, costs[number], now_s, wall_s, spare=spare)
             if isinstance(answer, Grant):
                 return answer
             said[number] = answer
@@ -148,13 +169,16 @@ class Gate:
         leases = dict.fromkeys(partition for one in waits for partition in one.lease)
         return Wait(s, decided.because, tuple(leases))
 
-    def _ask(self, number: int, partition: int, cost: Cost, now_s: float, wall_s: float) -> Grant | Wait | No:
-        """May the call start at this endpoint, whose circuit lets it through?"""
+    def _pay(
+        self, number: int, partition: int, cost: Cost, now_s: float, wall_s: float, *, spare: bool
+    ) -> Grant | Wait | No:
+        """From the first account that can, if this endpoint's rate allows the call now."""
         lease: list[int] = []
         for candidate in self._from(partition):
             match self.budgets[candidate].ask(cost.nusd, wall_s):
                 case Funds.GRANTED:
-                    if (rate_s := self.endpoints[number].rate.wait_s(cost.tokens, now_s, cost.held)) > 0:
+                    rate_s = self.endpoints[number].rate.wait_s(cost.tokens, now_s, cost.held, spare=spare)
+                    if rate_s > 0:
                         return Wait(rate_s, lease=tuple(lease))
                     return self._granted(number, self.budgets[candidate], cost, now_s)
                 case Funds.LEASE_FIRST:
@@ -187,6 +211,7 @@ class Gate:
         """Replaces what was set aside by what the call took: of the rate by its end, of the budget `nusd`."""
         self.endpoints[grant.endpoint].ended(grant.started, end, now_s)
         grant.budget.settle(grant.cost.nusd, nusd, wall_s)
+        self.spending.paid(grant.cost.nusd, nusd)
 
     def answered(self, grant: Grant, now_s: float) -> None:
         """The endpoint of a granted call is well. Those behind it are not needed, so old failures of theirs are over.
@@ -205,12 +230,19 @@ class Gate:
         """Whether a call that failed there is better tried again at once, at another endpoint."""
         return better_elsewhere([endpoint.breaker.circuit for endpoint in self.endpoints], grant.endpoint)
 
+    def circuit_s(self, now_s: float) -> float:
+        """How long until some endpoint's circuit lets a call through: 0 if one does now."""
+        return min(endpoint.breaker.wait_s(now_s) for endpoint in self.endpoints)
+
+    @property
+    def is_out(self) -> bool:
+        """True in an outage: no endpoint's circuit is closed."""
+        return all(endpoint.breaker.circuit is not Circuit.CLOSED for endpoint in self.endpoints)
+
     @property
     def stops_clock(self) -> bool:
-        """True while an outage that is waited out goes on: no endpoint's circuit is closed."""
-        return self.on_outage == "wait" and all(
-            endpoint.breaker.circuit is not Circuit.CLOSED for endpoint in self.endpoints
-        )
+        """True while an outage that is waited out goes on."""
+        return self.on_outage == "wait" and self.is_out
 
 
 def gate_of(settings: Settings, partitions: int) -> Gate:

@@ -1,11 +1,13 @@
-"""One event of the slow lane: read from its record, asked about, and turned into an outcome."""
+"""One event of the slow lane: read from its record, asked about, and turned into an outcome. Parked events too."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.errors import UnreadableRecord
+from stream_app.escalate.outbox import FOR_PEOPLE, given_up
 from stream_app.escalate.question import Dropped, GotAnswer
 
 if TYPE_CHECKING:
@@ -14,12 +16,20 @@ if TYPE_CHECKING:
     from stream_app.codec import Codec
     from stream_app.escalate.ask import Asker
     from stream_app.escalate.outbox import Outbox, Outcome
+    from stream_app.escalate.parked_work import ParkedWork
     from stream_app.escalate.partition_work import Item, PartitionWork
     from stream_app.escalate.prompt import Prompter, Request
     from stream_app.escalate.waste import Waste
     from stream_app.events import Escalation, Event
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """A parked event goes on waiting. `called`: a call was made in vain."""
+
+    called: bool = False
 
 
 class Handling:
@@ -53,7 +63,31 @@ class Handling:
         if isinstance(result, GotAnswer):
             return self._outbox.answered(record, original, event, result, at_ms)
         log.info("event %s: no answer of the LLM (%s): %s", event.source.ref, result.reason, result.why)
-        return self._outbox.unanswered(record, original, event, result, at_ms)
+        outcome = self._outbox.unanswered(record, original, event, result, at_ms)
+        if outcome.decision is not None and not outcome.parked and result.reason not in FOR_PEOPLE:
+            log.warning("event %s is too large for the parked topic: it will not be corrected", event.source.ref)
+        return outcome
+
+    async def correction(self, work: ParkedWork, item: Item, deadline_s: float) -> Outcome | NotNow:
+        """What a parked record becomes, `deadline_s` (running time) being the end of this try."""
+        record = item.record
+        try:
+            parked, original, event = self._codec.decode_parked(record.key, record.value, record.headers)
+        except UnreadableRecord as error:
+            return self._outbox.unreadable(record, error)
+        requests = self._rendered(original.escalation, event)
+        result = await self._asker.ask_after_all(work.account, requests, deadline_s)
+        if isinstance(result, Dropped):
+            return NotNow()
+        self._waste.asked(work, record.offset, result)
+        if isinstance(result, GotAnswer):
+            at_ms = int(self._wall_s() * 1000)
+            return self._outbox.corrected(record, original, event, parked, result, at_ms)
+        if result.reason in FOR_PEOPLE:
+            log.info("event %s is not corrected: %s: %s", event.source.ref, result.reason, result.why)
+            return given_up(result.reason)
+        log.debug("event %s stays parked (%s): %s", event.source.ref, result.reason, result.why)
+        return NotNow(called=result.usage is not None)
 
     def _rendered(self, escalation: Escalation, event: Event) -> list[Request]:
         """The request as each endpoint takes it, rendered once for those that take the same."""

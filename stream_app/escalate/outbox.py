@@ -1,13 +1,13 @@
-"""What leaves the slow lane for one event: a final, perhaps a copy for people to review, or a dead letter. Pure."""
+"""What leaves the slow lane for an event: a final, a copy to park or to review, a correction, a dead letter. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from stream_app.codec import Cause, cause_of, dead_letter, record_batch_bytes
-from stream_app.escalate.decide import answered, degraded
-from stream_app.events import Outgoing, Source
+from stream_app.codec import Cause, cause_of, dead_letter, encode_parked, record_batch_bytes
+from stream_app.escalate.decide import answered, corrected, degraded
+from stream_app.events import Outgoing, Parked, Source
 from stream_app.routing.action import recommended_action
 
 if TYPE_CHECKING:
@@ -39,6 +39,15 @@ class Outcome:
     outgoing: tuple[Outgoing, ...]
     decision: Decision | None
     dead_cause: str | None = None
+    parked: bool = False
+    """The event will be asked after all: a copy waits on the parked topic."""
+    gave_up: str | None = None
+    """Why a parked event is not corrected: its degraded final stands."""
+
+
+def given_up(why: str) -> Outcome:
+    """A parked event's time is up, or the LLM was there and gave no usable answer: nothing more leaves for it."""
+    return Outcome((), None, gave_up=why)
 
 
 class Outbox:
@@ -49,7 +58,7 @@ class Outbox:
         names = settings.kafka.names
         self._codec = codec
         self._decisions, self._dlq = topics[names.decisions], topics[names.dlq]
-        self._review = topics[names.review]
+        self._review, self._parked = topics[names.review], topics[names.parked]
         self._actions = settings.decisions.recommended_action
         llm = settings.llm
         self._when: dict[DegradedReason, Literal["wait", "degrade", "dlq"]] = {
@@ -68,16 +77,32 @@ class Outbox:
     def unanswered(
         self, record: Record, original: EscalatedRecord, event: Event, none: NoAnswer, at_ms: int
     ) -> Outcome:
-        """A dead letter where the settings say so, else the degraded final, with a copy for people to review."""
+        """A dead letter where the settings say so, else the degraded final, with a copy to park or to review.
+
+        The copy leaves in the same transaction as the final: so neither is ever there without the other.
+        """
         if self._when.get(none.reason) == "dlq":
             source = original.escalation.source
             cause = Cause(STAGE, f"llm_{none.reason}", "LlmError", none.why)
             return self._dead(record, original.headers, source, cause)
         decision = degraded(event, original.escalation, none, at_ms, self._recommend)
         outcome = self._final(record, original, decision)
-        if none.reason not in FOR_PEOPLE or outcome.decision is None:
+        if outcome.decision is None:
             return outcome
-        return Outcome((*outcome.outgoing, self._copy(record, original, none)), decision)
+        if none.reason in FOR_PEOPLE:
+            return replace(outcome, outgoing=(*outcome.outgoing, self._copy(record, original, none)))
+        parked = self._park(record, original, decision, none.reason)
+        return outcome if parked is None else replace(outcome, outgoing=(*outcome.outgoing, parked), parked=True)
+
+    def corrected(
+        self, record: Record, original: EscalatedRecord, event: Event, parked: Parked, got: GotAnswer, at_ms: int
+    ) -> Outcome:
+        """The correction of a parked event's final, where the final went."""
+        decision = corrected(event, original.escalation, parked, got, at_ms, self._recommend)
+        value, headers = self._codec.encode_decision(decision)
+        if record_batch_bytes(record.key, value, headers) > self._decisions.message_bytes_max:
+            return given_up(OUTPUT_TOO_LARGE)  # the record has its outcome already: no dead letter
+        return Outcome((self._decided(record, original, value, headers),), decision)
 
     def unreadable(self, record: Record, error: UnreadableRecord) -> Outcome:
         """A record of the escalation topic that is no escalation."""
@@ -92,8 +117,23 @@ class Outbox:
             message = f"{size_bytes} bytes, but {topic} takes {bytes_max} (max.message.bytes)"
             cause = Cause(STAGE, OUTPUT_TOO_LARGE, "OutputTooLarge", message)
             return self._dead(record, original.headers, original.escalation.source, cause)
+        return Outcome((self._decided(record, original, value, headers),), decision)
+
+    def _decided(self, record: Record, original: EscalatedRecord, value: bytes, headers: Headers) -> Outgoing:
         partition = original.escalation.output_partition % self._decisions.partitions
-        return Outcome((Outgoing(self._decisions.name, partition, record.key, value, headers),), decision)
+        return Outgoing(self._decisions.name, partition, record.key, value, headers)
+
+    def _park(
+        self, record: Record, original: EscalatedRecord, decision: Decision, reason: DegradedReason
+    ) -> Outgoing | None:
+        """The escalation as it came, and which final it would correct; None where that fits no parked topic."""
+        final = f"{original.escalation.source.ref}#{decision.revision}"
+        headers = encode_parked(Parked(final, decision.revision, reason), tuple(record.headers))
+        if record_batch_bytes(record.key, record.value, headers) > self._parked.message_bytes_max:
+            return None
+        partition = record.partition % self._parked.partitions
+        at_ms = decision.decided_at_ms
+        return Outgoing(self._parked.name, partition, record.key, record.value, headers, at_ms)
 
     def _copy(self, record: Record, original: EscalatedRecord, none: NoAnswer) -> Outgoing:
         """The escalation as it came (it says what was asked), and why it is here; cut as dead letters are."""

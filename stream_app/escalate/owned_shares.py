@@ -126,15 +126,17 @@ class OwnedShares:
         self._minute_requests, self._minute_tokens, self._minute_ended = LastMinute(), LastMinute(), LastMinute()
         self.misses = misses
 
-    def wait_s(self, tokens: int, now_s: float, held: int | None = None) -> float:
+    def wait_s(self, tokens: int, now_s: float, held: int | None = None, *, spare: bool = False) -> float:
         """How long until a call of `tokens` may start: 0 if now, infinite while nothing is owned.
 
-        `held` is what the provider counts while the call is in flight, where that is more.
+        `held` is what the provider counts while the call is in flight, where that is more. A `spare` call goes when
+        the buckets are full: it takes what would run over, so whoever comes after it finds all but this one call.
         """
         if not self._owned:
             return math.inf
         self._refill(now_s)
-        paced_s = max(self.requests.wait_s(1), self.tokens.wait_s(tokens))
+        level = (self.requests.size, self.tokens.size) if spare else (1, tokens)
+        paced_s = max(self.requests.wait_s(level[0]), self.tokens.wait_s(level[1]))
         return paced_s if paced_s > 0 else self._minute_wait_s(held or tokens, now_s)
 
     def reserve(self, tokens: int, now_s: float, held: int | None = None) -> Reservation:

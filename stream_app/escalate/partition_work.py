@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stream_app.escalate.outbox import Outcome
     from stream_app.kafka.finished import FinishedOffsets
     from stream_app.kafka.owned import OwnedPartition
+    from stream_app.telemetry import Lane
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 
@@ -44,7 +45,7 @@ def record_bytes(record: Record) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record that waits for its turn. `deadline_s` is in running time."""
+    """A record that waits for its turn. `deadline_s` is in running time; a parked record's, by the wall clock."""
 
     record: Record
     deadline_s: float
@@ -85,6 +86,11 @@ class PartitionWork:
         return offset < self._began or offset in self.inherited
 
     @property
+    def lane(self) -> Lane:
+        """Its name in the metrics."""
+        return "escalate"
+
+    @property
     def number(self) -> int:
         """The partition's number."""
         return self.partition.number
@@ -120,6 +126,10 @@ class PartitionWork:
         offset = self.waiting[0].record.offset
         if self.finished.span(offset) >= self.span_max:
             return None
+        return self.take_first()
+
+    def take_first(self) -> Item:
+        """Takes the first record that waits; asks for more when there is room again."""
         item = self.waiting.popleft()
         self.waiting_bytes -= record_bytes(item.record)
         if 2 * len(self.waiting) <= self.records_max and 2 * self.waiting_bytes <= self.bytes_max:

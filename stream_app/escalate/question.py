@@ -63,11 +63,14 @@ AskResult = GotAnswer | NoAnswer | Dropped
 class Question:
     """One question on its way. Cancelling `answer` is safe at any moment: what was set aside is settled.
 
-    `requests` put it in the form that each of the line's endpoints takes.
+    `requests` put it in the form that each of the line's endpoints takes. A `spare` question is a parked event's:
+    its calls get what the others leave.
     """
 
-    def __init__(self, line: Line, partition: int, requests: Sequence[Request], deadline_s: float) -> None:
-        self._line = line
+    def __init__(
+        self, line: Line, partition: int, requests: Sequence[Request], deadline_s: float, *, spare: bool = False
+    ) -> None:
+        self._line, self._spare = line, spare
         self._partition = partition
         self._requests = requests
         self._deadline_s = deadline_s
@@ -93,10 +96,11 @@ class Question:
         line, asked_s = self._line, self._line.now_s()
         costs = line.costs_max(self._requests)
         again = self._paid.calls > 0
-        if not again:
+        if not again and not self._spare:
             line.admission.spend_on(self._requests[0].change, costs, line.draw())
-        grant = await line.admission.reserve(self._partition, costs, self._deadline_s, first=again)
-        line.metrics.llm_wait(line.now_s() - asked_s)
+        grant = await line.admission.reserve(self._partition, costs, self._deadline_s, first=again, spare=self._spare)
+        if not self._spare:
+            line.metrics.llm_wait(line.now_s() - asked_s)
         return grant
 
     async def _call(self, grant: Grant) -> CallResult:

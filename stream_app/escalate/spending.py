@@ -5,6 +5,8 @@ recent events that are as likely to change as it is: an order statistic over the
 selection with a budget. How many are still to come is told by what came in the last `RATE_OVER_S` (exponentially
 weighted). Where the money reaches for all, all are worth it. Nothing has to wait for a better one:
 who is not worth it now takes the way of `on_budget` at once.
+
+An event that was decided without the LLM and is asked after all (`spares`) gets only what the others will leave.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ RATE_SINCE_MIN_S = 60.0
 """Nor must the first moments."""
 RECENT_MIN = 30
 """Fewer say nothing about the demand: until then everyone is worth it."""
+PAID_CALLS = 50.0
+"""How many calls it is averaged over what of its bound a call costs."""
 
 
 def chance_of_change(escalation: Escalation) -> float:
@@ -51,9 +55,12 @@ class Spending:
     _changes: list[float] = field(default_factory=list[float])
     """Those of `_recent` in rising order."""
     _demand_nusd: float = 0.0
-    """What everyone would have cost, those of `RATE_OVER_S` ago weighing 1/e."""
+    """The bounds of what everyone would have cost, those of `RATE_OVER_S` ago weighing 1/e."""
     _since_s: float = math.nan
     _last_s: float = math.nan
+    _paid_share: float = 1.0
+    """What calls cost, of the bound that was reserved for them; of the first ones the mean."""
+    _paid_calls: float = 0.0
 
     def worth(self, change: float, cost_nusd: int, funds: Sequence[Left], *, now_s: float, draw: float) -> bool:
         """True where an event with this chance of `change` should be paid for now.
@@ -71,14 +78,32 @@ class Spending:
         equal = (bisect_right(self._changes, change) - bisect_left(self._changes, change)) / count
         return above + draw * equal < reach
 
+    def spares(self, cost_nusd: int, funds: Sequence[Left], *, now_s: float) -> bool:
+        """True where the money left reaches for this call and everyone to come, as dear and frequent as lately."""
+        return all(left.nusd - cost_nusd >= self._to_come_nusd(left.s, now_s) for left in funds)
+
+    def paid(self, bound_nusd: int, nusd: int) -> None:
+        """A call for which the bound was reserved cost so much; one that cost nothing tells nothing."""
+        if bound_nusd > 0 < nusd:
+            self._paid_calls = min(PAID_CALLS, self._paid_calls + 1)
+            self._paid_share += (nusd / bound_nusd - self._paid_share) / self._paid_calls
+
     def _reach(self, left: Left, now_s: float) -> float:
         """The share of the events to come, as dear and as frequent as the recent ones, that can be paid."""
+        to_come_nusd = self._to_come_nusd(left.s, now_s)
+        return left.nusd / to_come_nusd if to_come_nusd > 0 else 1.0
+
+    def _to_come_nusd(self, within_s: float, now_s: float) -> float:
+        """What everyone who comes in that time would cost, judged by what of their bounds calls did cost lately.
+
+        0 where too few came to tell.
+        """
         if len(self._recent) < RECENT_MIN:
-            return 1.0
+            return 0.0
         since_s = max(now_s - self._since_s, RATE_SINCE_MIN_S)
         over_s = RATE_OVER_S * -math.expm1(-since_s / RATE_OVER_S)
-        to_come_nusd = self._demand_nusd / over_s * left.s
-        return left.nusd / to_come_nusd if to_come_nusd > 0 else 1.0
+        faded = math.exp((self._last_s - now_s) / RATE_OVER_S)
+        return self._demand_nusd * self._paid_share * faded / over_s * within_s
 
     def _note(self, change: float, cost_nusd: int, now_s: float) -> None:
         if not self._recent:

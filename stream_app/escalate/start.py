@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from aiokafka.structs import TopicPartition
+
 from stream_app.codec import Codec
 from stream_app.errors import SettingsError
 from stream_app.escalate.answer_form import AnswerForm
@@ -124,15 +126,20 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
         batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
         names = settings.kafka.names
         outputs = [topics[name].each_partition for name in (names.decisions, names.dlq, names.review)]
-        reach = [tp for each_partition in outputs for tp in each_partition]
+        shared = [tp for each_partition in outputs for tp in each_partition]
+        parked = topics[names.parked]
+
+        def reach(number: int) -> list[TopicPartition]:
+            return [*shared, TopicPartition(parked.name, number % parked.partitions)]
 
         def membership(lane: EscalateLane) -> Membership:
             return Membership(
                 connection,
-                topic=settings.kafka.names.escalations,
+                topic=names.escalations,
+                followers=(names.parked,),
                 group=group_of(settings),
                 work=lane,
-                reach=lambda _: reach,
+                reach=reach,
                 batch_bytes_max=batch_bytes_max,
                 fetch=FETCH,
             )

@@ -9,6 +9,10 @@ never heard of looks like somebody else's, and a partition may come back later s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiokafka.structs import TopicPartition
 
 SETTLE_S = 60.0
 """Longer than a rebalance takes: session timeout and hand-over, and the opening of partitions."""
@@ -18,13 +22,13 @@ SETTLE_S = 60.0
 class Unused:
     """Paid answers in doubt, by partition and offset, each with when its doubt began."""
 
-    _since_s: dict[int, dict[int, float]] = field(default_factory=dict[int, dict[int, float]])
+    _since_s: dict[TopicPartition, dict[int, float]] = field(default_factory=dict["TopicPartition", dict[int, float]])
 
-    def note(self, partition: int, offset: int, now_s: float) -> None:
+    def note(self, partition: TopicPartition, offset: int, now_s: float) -> None:
         """That record's answer was paid for; the partition is gone, and the answer not committed."""
         self._since_s.setdefault(partition, {})[offset] = now_s
 
-    def came_back(self, partition: int, committed: int, finished: frozenset[int]) -> int:
+    def came_back(self, partition: TopicPartition, committed: int, finished: frozenset[int]) -> int:
         """The partition is owned again: how many of its answers are in vain, since their records are finished."""
         return sum(offset < committed or offset in finished for offset in self._since_s.pop(partition, ()))
 

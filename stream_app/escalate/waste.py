@@ -39,7 +39,7 @@ class Waste:
 
     def came_back(self, work: PartitionWork, committed: int) -> None:
         """The partition is owned again, at that offset."""
-        in_vain = self._unused.came_back(work.number, committed, work.inherited)
+        in_vain = self._unused.came_back(work.partition.tp, committed, work.inherited)
         self._metrics.llm_wasted("rebalance", in_vain)
 
     def settle(self) -> None:
@@ -52,12 +52,12 @@ class Waste:
 
     def _note(self, work: PartitionWork, paid: dict[int, bool]) -> None:
         """In vain where the record is finished or the cache has no answer for it; else in doubt."""
-        later = self._works.numbered(work.number) or work
+        later = self._works.of(work.partition.tp) or work
         for offset, kept in paid.items():
             if not kept or later.was_finished(offset):
                 self._metrics.llm_wasted("rebalance")
             elif later is work:
-                self._unused.note(work.number, offset, self._now_s())
+                self._unused.note(work.partition.tp, offset, self._now_s())
         paid.clear()
 
 

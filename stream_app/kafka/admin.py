@@ -43,9 +43,14 @@ class LaneLag:
     notes: tuple[str, ...]
 
 
-async def lane_lag(connection: Connection, lane: str, topic: str, partitions: int) -> LaneLag:
-    """The lag of one lane on its topic. Raises StartError when Kafka cannot be reached."""
-    group = f"{connection.kafka.group}-{lane}"
+async def lane_lag(
+    connection: Connection, lane: str, topic: str, partitions: int, *, of_group: str | None = None
+) -> LaneLag:
+    """The lag of one lane on its topic. Raises StartError when Kafka cannot be reached.
+
+    `of_group` is the lane whose group reads the topic, where that is another one.
+    """
+    group = f"{connection.kafka.group}-{of_group or lane}"
     assigned = [TopicPartition(topic, number) for number in range(partitions)]
     async with connection.admin() as admin:
         stored = await _stored(admin, group, assigned)

@@ -13,6 +13,8 @@ from stream_app.kafka.owned import Committed
 from stream_app.kafka.transactions import TransactionalOutput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
 
@@ -24,15 +26,25 @@ FOUND_WITHIN_S = 20.0
 
 
 class Beginnings:
-    """Reads them for one membership, with its clients."""
+    """Reads them for one membership, with its clients.
+
+    `topics` are all that the group reads. It begins with all of them at once, so that nothing can be written to one
+    of them by a worker that has begun with another one, and be skipped.
+    """
 
     def __init__(
-        self, connection: Connection, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, group: str
+        self,
+        connection: Connection,
+        admin: AIOKafkaAdminClient,
+        consumer: AIOKafkaConsumer,
+        group: str,
+        topics: Sequence[str],
     ) -> None:
         self._connection = connection
         self._admin = admin
         self._consumer = consumer
         self._group = group
+        self._topics = topics
         self._founding = asyncio.Lock()
 
     async def read(self, partition: OwnedPartition) -> Committed:
@@ -42,11 +54,11 @@ class Beginnings:
         """
         tp, consumer = partition.tp, self._consumer
         while True:
-            known = consumer.partitions_for_topic(tp.topic) or ()
-            if tp.partition not in known:  # the metadata is being refreshed: a group must not begin with half of it
-                await asyncio.sleep(ASK_AGAIN_S)
+            known = {topic: consumer.partitions_for_topic(topic) or set[int]() for topic in self._topics}
+            if not (all(known.values()) and tp.partition in known[tp.topic]):
+                await asyncio.sleep(ASK_AGAIN_S)  # it is being refreshed: a group must not begin with half of it
                 continue
-            partitions = {TopicPartition(tp.topic, number) for number in known}
+            partitions = {TopicPartition(topic, number) for topic, numbers in known.items() for number in numbers}
             stored = await stored_offsets(self._admin, self._group, partitions)
             if (committed := await standing(consumer, self._group, tp, stored[tp])) is not None:
                 return committed
@@ -54,7 +66,7 @@ class Beginnings:
             if added:
                 return Committed((await consumer.beginning_offsets([tp]))[tp], "")
             async with self._founding:
-                name = f"{self._group}:{tp.topic}:start"
+                name = f"{self._group}:{self._topics[0]}:start"
                 output = TransactionalOutput(
                     lambda name=name: self._connection.transactional_producer(name), self._group, FOUND_WITHIN_S
                 )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
 from stream_app.errors import KafkaUnreachable, StartError
+from stream_app.kafka.together import assignor
 from stream_app.kafka.transactions import BATCH_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -66,11 +66,14 @@ class Connection:
     def __init__(self, kafka: Kafka) -> None:
         self.kafka = kafka
 
-    def consumer(self, group: str | None, client_id: str, fetch: FetchBounds = FULL_FETCHES) -> AIOKafkaConsumer:
-        """A read-committed consumer that never commits by itself and never jumps to another offset by itself."""
+    def consumer(
+        self, group: str | None, client_id: str, fetch: FetchBounds = FULL_FETCHES, lead: str | None = None
+    ) -> AIOKafkaConsumer:
+        """A read-committed consumer that never commits by itself and never jumps to another offset by itself.
+
+        `lead`: of several topics, the one that the others follow (`together`).
+        """
         session_ms = self.kafka.session_timeout_ms
-        # The sticky assignor keeps its memory on the class: two consumers in one process need a class each.
-        sticky = type("Sticky", (StickyPartitionAssignor,), {})
         return AIOKafkaConsumer(
             bootstrap_servers=self.kafka.bootstrap_servers,
             client_id=client_id,
@@ -82,7 +85,7 @@ class Connection:
             heartbeat_interval_ms=session_ms // HEARTBEATS_PER_SESSION,
             rebalance_timeout_ms=session_ms + int(self.kafka.handover_s * 1000) + 5_000,
             max_poll_interval_ms=2**31 - 1,  # a stalled LLM is no reason to leave the group: progress is watched
-            partition_assignment_strategy=cast("Any", (sticky,)),
+            partition_assignment_strategy=cast("Any", (assignor(lead),)),
             fetch_max_wait_ms=200,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             max_partition_fetch_bytes=fetch.partition_bytes,

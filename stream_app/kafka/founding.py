@@ -1,9 +1,9 @@
 """Where a group begins that has committed nothing yet: at the beginnings or the ends, as `kafka.start` says.
 
-That is committed for all partitions in one transaction, or for none, before the first record. So a start that is
-repeated begins at the same place: with `latest` not at an end that has moved on, with `earliest` not behind records
-that expired meanwhile. And a partition without a commit, in a group that has some, can only have been added later:
-it is read from its beginning, and what was written to it before anybody noticed is not skipped.
+That is committed for all partitions of all its topics in one transaction, or for none, before the first record. So a
+start that is repeated begins at the same place: with `latest` not at an end that has moved on, with `earliest` not
+behind records that expired meanwhile. And a partition without a commit, in a group that has some, can only have been
+added later: it is read from its beginning, and what was written to it before anybody noticed is not skipped.
 """
 
 from __future__ import annotations

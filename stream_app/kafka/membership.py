@@ -68,13 +68,17 @@ class Membership(ConsumerRebalanceListener):
         group: str,
         work: LaneWork,
         reach: Callable[[int], Collection[TopicPartition]],
+        followers: Collection[str] = (),
         batch_bytes_max: int = BATCH_BYTES_MAX,
         fetch: FetchBounds = FULL_FETCHES,
         make_output: Callable[..., TransactionalOutput] = TransactionalOutput,
     ) -> None:
-        """`reach` tells for a partition of `topic` every one that `work` may write to when it delivers from it."""
+        """`reach` tells for a partition number every partition that `work` may write to when it delivers from it.
+
+        `followers` are topics read beside `topic`, equal numbers by the same worker (`together`).
+        """
         self._connection = connection
-        self._topic = topic
+        self._topics = (topic, *followers)
         self._group = group
         self._work = work
         self._reach = reach
@@ -146,8 +150,10 @@ class Membership(ConsumerRebalanceListener):
         """One membership: from joining to the stop, or to its loss (MembershipLost)."""
         failure = self._failure = asyncio.get_running_loop().create_future()
         self._leaving = False
-        consumer = self._consumer = self._connection.consumer(self._group, f"{self._group}-worker", self._fetch)
-        consumer.subscribe([self._topic], listener=self)
+        lead = self._topics[0] if len(self._topics) > 1 else None
+        consumer = self._connection.consumer(self._group, f"{self._group}-worker", self._fetch, lead)
+        self._consumer = consumer
+        consumer.subscribe(list(self._topics), listener=self)
         async with AsyncExitStack() as clients:
             joining = asyncio.create_task(self._join(consumer, clients))
             try:
@@ -156,7 +162,7 @@ class Membership(ConsumerRebalanceListener):
                     joining.result()
                     await self._consume(consumer, stopping, failure)
             except KafkaError as error:
-                raise translate(error, f"reading {self._topic}") from error
+                raise translate(error, f"reading {', '.join(self._topics)}") from error
             finally:
                 joining.cancel()
                 await asyncio.wait({joining})
@@ -177,7 +183,7 @@ class Membership(ConsumerRebalanceListener):
         try:
             async with asyncio.timeout(within_s):
                 admin = await clients.enter_async_context(self._connection.admin())
-                self._beginnings = Beginnings(self._connection, admin, consumer, self._group)
+                self._beginnings = Beginnings(self._connection, admin, consumer, self._group, self._topics)
                 await self._connection.start(consumer)
         except TimeoutError as error:
             raise MembershipInterrupted(

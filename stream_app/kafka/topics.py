@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from stream_app.settings import Kafka
 
 DAY_MS = 24 * 60 * 60 * 1000
+KEEP_PARKED_MS = 8 * DAY_MS
+"""A day more than `llm.parked_max_age_s` may be."""
 PARTITIONS_DEFAULT = 6
 """Of an input topic that is made here: as many workers can share a lane."""
 BROKER_MESSAGE_BYTES_MAX = 1_048_588
@@ -87,7 +89,8 @@ def plan(
 
     `source` is the input topic where there is one: decisions have its number of partitions, so that they keep
     its numbers, and outputs take its largest record and `HEADROOM_BYTES` more. `partitions` is for an input
-    topic that is still to be made, `escalations` that topic's own number (the input's when left out).
+    topic that is still to be made, `escalations` that topic's own number (the input's when left out), which the
+    parked topic shares. That one takes a little more: a parked record is an escalation and a word about its final.
     """
     names = kafka.names
     count = source.partitions if source else partitions or PARTITIONS_DEFAULT
@@ -100,6 +103,7 @@ def plan(
         TopicPlan("input", names.input, count, retention, bytes_max, "you", "classify"),
         TopicPlan("decisions", names.decisions, count, 7 * DAY_MS, roomy, both, "you, feeds"),
         TopicPlan("escalations", names.escalations, escalations or count, 7 * DAY_MS, roomy, "classify", "escalate"),
+        TopicPlan("parked", names.parked, escalations or count, KEEP_PARKED_MS, roomy + 4096, "escalate", "escalate"),
         TopicPlan("dlq", names.dlq, count, month, roomy, both, "shunt dlq"),
         TopicPlan("review", names.review, count, month, roomy, "escalate", "people"),
     )
@@ -108,12 +112,17 @@ def plan(
 def differences(planned: Iterable[TopicPlan], found: Mapping[str, TopicFound]) -> list[Difference]:
     """What of `found` is missing or is not as `planned`; what only works better or longer is not named."""
     named: list[Difference] = []
+    planned = list(planned)
+    escalations = next((found.get(topic.name) for topic in planned if topic.use == "escalations"), None)
     for topic in planned:
         there = found.get(topic.name)
         if there is None:
             named.append(Difference(topic.name, "does not exist", breaks=True))
         else:
             named += [Difference(topic.name, what, breaks) for what, breaks in _complaints(topic, there)]
+            if topic.use == "parked" and escalations is not None and there.partitions != escalations.partitions:
+                what = f"has {there.partitions} partitions, {escalations.name} {escalations.partitions}"
+                named.append(Difference(topic.name, f"{what}: some of either go without an equal", breaks=False))
     return named
 
 
@@ -132,7 +141,7 @@ def _complaints(topic: TopicPlan, there: TopicFound) -> list[tuple[str, bool]]:
                 False,
             )
         )
-    if 0 <= there.retention_ms < topic.retention_ms and topic.use in {"escalations", "dlq", "review"}:
+    if 0 <= there.retention_ms < topic.retention_ms and topic.use in {"escalations", "parked", "dlq", "review"}:
         complaints.append(
             (f"keeps records for {_days(there.retention_ms)}: retention.ms={topic.retention_ms}", False)
         )

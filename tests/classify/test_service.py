@@ -286,6 +286,7 @@ async def test_outputs_with_another_partition_count(stack, make_topic, unique_na
         ("-decisions", decisions_partitions),
         ("-escalations", 2),
         ("-dlq", 1),
+        ("-parked", 2),
         ("-review", 1),
     ):
         make_topic(partitions=count, name=f"{name}{use}")

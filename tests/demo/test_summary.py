@@ -217,3 +217,11 @@ def test_the_json_object_has_the_agreed_keys():
     ]
     assert told["latency_ms"]["llm"] == {"p50": None, "p99": None}
     assert told["events_per_s"] == 0.5
+
+
+def test_a_correction_costs_but_is_no_decision_more():
+    """The LLM's late answer has its own bill; the record has its final already."""
+    late = replace(llm(0, "negative", "positive"), kind="correction", revision=1)
+    found = summarise([sample(0, "positive")], [degraded(0), late], rule_based=False, price=PRICE)
+    assert (found.decisions, found.degraded, found.by_llm, found.extra) == (1, {"deadline": 1}, 0, 0)
+    assert (found.llm_calls, found.cost_usd) == (1, 0.001)

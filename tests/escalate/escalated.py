@@ -9,8 +9,8 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from stream_app.codec import encode_escalation
-from stream_app.events import Answer, Ask, Escalation, Event, Source
+from stream_app.codec import encode_escalation, encode_parked
+from stream_app.events import Answer, Ask, Escalation, Event, Parked, Source
 from stream_app.settings import Settings
 from tests.kafka.reading import read_all
 
@@ -60,14 +60,25 @@ def settings(bootstrap_servers: str, base_url: str, prefix: str, **llm: Any) -> 
 
 
 def produce(
-    bootstrap_servers: str, topic: str, texts: list[str], *, first_offset: int = 0, partitions: int = PARTITIONS
+    bootstrap_servers: str,
+    topic: str,
+    texts: list[str],
+    *,
+    first_offset: int = 0,
+    partitions: int = PARTITIONS,
+    parked: bool = False,
 ) -> None:
-    """Writes one escalation for each text, text i to partition i modulo `partitions`, its source offset i."""
+    """Writes one escalation for each text, text i to partition i modulo `partitions`, its source offset i.
+
+    `parked`: as the lane parks it after it decided without the LLM.
+    """
     producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
     for number, text in enumerate(texts, first_offset):
         partition = number % partitions
         value = json.dumps({"id": f"r-{number}", "text": text, "n": number}).encode()
         headers = encode_escalation(escalation(number, partition=partition), [("shop", b"one")])
+        if parked:
+            headers = encode_parked(Parked(f"reviews/{partition}/{number}#0", 0, "outage"), headers)
         producer.produce(topic, value=value, key=f"k{number}".encode(), partition=partition, headers=list(headers))
         producer.poll(0)
     assert producer.flush(30) == 0
@@ -81,6 +92,11 @@ def texts(count: int, start: int = 0) -> list[str]:
 def finals(bootstrap_servers: str, topic: str) -> list[dict[str, Any]]:
     """Every committed decision, in JSON."""
     return [json.loads(message.value()) for message in read_all(bootstrap_servers, topic)]
+
+
+def corrections_per_source(decisions: list[dict[str, Any]]) -> Counter[int]:
+    """How many corrections each source offset has."""
+    return Counter(decision["source"]["offset"] for decision in decisions if decision["kind"] == "correction")
 
 
 def finals_per_source(decisions: list[dict[str, Any]]) -> Counter[int]:

@@ -202,3 +202,60 @@ async def test_nobody_gets_a_turn_while_membership_is_in_doubt():
     assert not waiting.done()
     lane.in_doubt = False
     await asyncio.wait_for(waiting, 2)
+
+
+async def test_a_spare_call_goes_when_nobody_else_waits_and_the_bucket_is_full():
+    """Parked events take what would run over: whoever comes next finds all but that one call."""
+    lane = Lane(requests_per_minute=61 * 20)  # ten a second and partition: the bucket holds twenty
+    waiting = [asyncio.create_task(spare(lane)) for _ in range(40)]
+    await asyncio.sleep(1.5)
+    gone = sum(task.done() for task in waiting)
+    assert 1 <= gone <= 15
+    coming = [asyncio.create_task(lane.reserve()) for _ in range(15)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert all(task.done() for task in coming)
+    for task in waiting:
+        task.cancel()
+
+
+async def test_a_spare_call_goes_behind_all_others_however_long_it_waits():
+    """It was there first, and goes last; a retry of its own stands before its like only."""
+    lane, order = Lane(requests_per_minute=1200), []
+
+    async def one(name: str, *, spare: bool) -> None:
+        await lane.admission.reserve(0, [FREE], lane.admission.running_s + 5, first=False, spare=spare)
+        order.append(name)
+
+    tasks = [asyncio.create_task(one("spare", spare=True))]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(one(str(number), spare=False)) for number in range(12)]
+    await asyncio.gather(*tasks)
+    assert order == [*map(str, range(12)), "spare"]
+
+
+async def test_a_spare_call_never_waits_for_an_outage_or_for_budget():
+    """It has another time; so it stops no clock, and what others wait for is told as before."""
+    lane = Lane(usd_per_hour=1.0)
+    with pytest.raises(NotAdmitted, match="budget"):
+        await spare(lane, Cost(1, NANO))
+    lane.gate.endpoints[0].breaker.failed(time.monotonic(), probe=False, at_once=True)
+    with pytest.raises(NotAdmitted, match="outage"):
+        await spare(lane)
+    assert not lane.admission.queued
+
+
+async def test_a_spare_call_of_a_partition_that_closes_is_told_at_once():
+    """As all others are: its next owner asks."""
+    lane = Lane(requests_per_minute=2)
+    waiting = asyncio.create_task(spare(lane))
+    await asyncio.sleep(0.01)
+    assert lane.admission.owns(0)
+    lane.admission.stop(0)
+    assert not lane.admission.owns(0)
+    with pytest.raises(PartitionClosing):
+        await asyncio.wait_for(waiting, 0.5)
+
+
+async def spare(lane: Lane, cost: Cost = FREE):
+    return await lane.admission.reserve(0, [cost], lane.admission.running_s + 5, first=False, spare=True)

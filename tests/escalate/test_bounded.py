@@ -19,7 +19,7 @@ DISTINCT = 300
 
 def held(lane) -> tuple[int, int, list[bool]]:
     """Records and bytes that wait, and of which partitions no more is wanted."""
-    works = list(lane._works)
+    works = list(lane._works.escalated)
     waiting = sum(len(work.waiting) for work in works)
     return waiting, sum(work.waiting_bytes for work in works), [not work.partition.wanted for work in works]
 

@@ -24,7 +24,7 @@ def prefix(request, stack, make_topic, unique_name) -> str:
     A parameter is the number of partitions of each.
     """
     name = unique_name("reviews")
-    names = {f"{name}{suffix}" for suffix in ("", "-decisions", "-escalations", "-dlq", "-review")}
+    names = {f"{name}{suffix}" for suffix in ("", "-decisions", "-escalations", "-dlq", "-parked", "-review")}
     for topic in names:
         make_topic(name=topic, partitions=getattr(request, "param", escalated.PARTITIONS))
     admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
@@ -255,9 +255,12 @@ async def test_a_record_that_is_no_escalation_is_a_dead_letter(stack, llm, prefi
 
 
 async def test_a_record_overdue_by_its_own_timestamp_is_degraded_without_a_call(stack, llm, prefix):
-    """With `deadline_from = record` what lay there too long costs nothing; with `fetch` it has its full time."""
+    """With `deadline_from = record` what lay there too long costs nothing; with `fetch` it has its full time.
+
+    What is parked of it is given up at once here, else it would be asked now that nobody waits.
+    """
     settings = escalated.settings(
-        stack.bootstrap_servers, llm.base_url, prefix, deadline_from="record", deadline_s=0.5
+        stack.bootstrap_servers, llm.base_url, prefix, deadline_from="record", deadline_s=0.5, parked_max_age_s=0.001
     )
     topic = f"{prefix}-escalations"
     await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, topic, escalated.texts(12))

@@ -12,7 +12,7 @@ from stream_app.codec import Codec, encode_escalation, record_batch_bytes
 from stream_app.escalate.answer import Valid
 from stream_app.escalate.outbox import Outbox
 from stream_app.escalate.question import GotAnswer, NoAnswer
-from stream_app.events import Usage
+from stream_app.events import Parked, Usage
 from stream_app.kafka.topics import TopicFound
 from tests.escalate import escalated
 
@@ -20,13 +20,14 @@ USAGE = Usage("gpt-4o-mini", "abc", 400, 8, 0.0001, 512.0, False, "req_1")
 GOT = GotAnswer(Valid({"sentiment": "negative"}, {"reason": "it says so"}), USAGE)
 
 
-def outbox(bytes_max: int = 1_000_000, review_bytes_max: int = 1_000_000, **llm):
+def outbox(bytes_max: int = 1_000_000, review_bytes_max: int = 1_000_000, parked_bytes_max: int = 1_000_000, **llm):
     settings = escalated.settings("127.0.0.1:1", "http://127.0.0.1:1/v1", "shop", **llm)
     table = {"recommended_action": {"negative": "review", "toxic": "remove", "none": "publish"}}
     settings = settings.model_copy(update={"decisions": settings.decisions.model_copy(update=table)})
     names = settings.kafka.names.model_dump().values()
     topics = {name: TopicFound(name, 4, "delete", -1, bytes_max) for name in names}
     topics["shop-review"] = replace(topics["shop-review"], message_bytes_max=review_bytes_max)
+    topics["shop-parked"] = replace(topics["shop-parked"], message_bytes_max=parked_bytes_max)
     codec = Codec(settings.events, "shop")
     return Outbox(settings, codec, topics), codec
 
@@ -69,20 +70,20 @@ def test_certified_is_null_where_no_small_answer_was_taken():
 
 
 @pytest.mark.parametrize("reason", ["deadline", "budget", "outage", "refused", "invalid_answer"])
-def test_a_degraded_final_says_why_and_people_get_what_the_llm_would_not_answer(reason):
-    """The small answers stand, none of the unsure ones certified; copies for refusals and unusable answers."""
+def test_a_degraded_final_says_why_and_goes_on_to_people_or_to_be_asked_again(reason):
+    """The small answers stand, none of the unsure ones certified; people get refusals and unusable answers."""
     box, codec = outbox()
     outcome = box.unanswered(*escalated_record(codec), NoAnswer(reason, "why", None), 1_000)
     topics = [out.topic for out in outcome.outgoing]
-    copied = reason in {"refused", "invalid_answer"}
-    assert topics == ["shop-decisions", "shop-review"] if copied else topics == ["shop-decisions"]
+    copy = "shop-review" if reason in {"refused", "invalid_answer"} else "shop-parked"
+    assert topics == ["shop-decisions", copy]
     decision = outcome.decision
     assert decision is not None
     assert (decision.degraded, decision.degraded_reason, decision.certified) == (True, reason, False)
     assert decision.answers["sentiment"].label == "positive"
     assert decision.answers["toxicity"].certified is True
     assert decision.usage is None
-    if copied:
+    if copy == "shop-review":
         headers = dict(outcome.outgoing[1].headers)
         assert headers["shunt-source"] == b"reviews/2/6"
         assert "shunt-escalation" in headers
@@ -120,3 +121,52 @@ def test_a_copy_too_large_for_its_topic_is_cut():
     copy = outcome.outgoing[1]
     assert record_batch_bytes(copy.key, copy.value, copy.headers) <= 3_000
     assert dict(copy.headers)["truncated"] == b"true"
+
+
+@pytest.mark.parametrize("reason", ["deadline", "budget", "outage"])
+def test_a_final_without_the_llm_leaves_together_with_what_will_be_asked_after_all(reason):
+    """One outcome, so one transaction: the escalation byte for byte, and which final its answer would replace."""
+    box, codec = outbox()
+    record, original, event = escalated_record(codec, revision=1)
+    outcome = box.unanswered(record, original, event, NoAnswer(reason, "why", None), 1_000)
+    final, parked = outcome.outgoing
+    assert outcome.parked
+    assert (final.topic, parked.topic) == ("shop-decisions", "shop-parked")
+    assert (parked.partition, parked.key, parked.value, parked.timestamp_ms) == (1, record.key, record.value, 1_000)
+    assert parked.headers[:-1] == tuple(record.headers)
+    told, again, same = codec.decode_parked(parked.key, parked.value, parked.headers)
+    assert told == Parked("reviews/2/6#1", 1, reason)
+    assert (again, same) == (original, event)
+
+
+def test_the_answer_after_all_replaces_the_final_where_it_stands():
+    """Same key, same partition, one revision more, the LLM's answers and their cost; nothing is degraded any more."""
+    box, codec = outbox()
+    record, original, event = escalated_record(codec, revision=1)
+    final = box.unanswered(record, original, event, NoAnswer("outage", "why", None), 1_000).outgoing[0]
+    outcome = box.corrected(record, original, event, Parked("reviews/2/6#1", 1, "outage"), GOT, 2_000)
+    (out,) = outcome.outgoing
+    assert (out.topic, out.partition, out.key) == (final.topic, final.partition, final.key)
+    decision = json.loads(out.value)
+    assert (decision["kind"], decision["revision"], decision["replaces"]) == ("correction", 2, 1)
+    assert (decision["degraded"], decision["degraded_reason"], decision["decided_by"]) == (False, None, "llm")
+    assert decision["answers"]["sentiment"]["label"] == "negative"
+    assert decision["usage"]["cost_usd"] == 0.0001
+    assert dict(out.headers)["kind"] == b"correction"
+    assert dict(out.headers)["ce_id"] == b"reviews/2/6#2"
+
+
+def test_a_correction_that_does_not_fit_leaves_the_final_standing():
+    """No dead letter: the record has its outcome, and must not get a second one."""
+    box, codec = outbox(bytes_max=4_000)
+    record, original, event = escalated_record(codec, shelf=5_000)
+    outcome = box.corrected(record, original, event, Parked("reviews/2/6#0", 0, "outage"), GOT, 2_000)
+    assert (outcome.outgoing, outcome.decision, outcome.gave_up) == ((), None, "output_too_large")
+
+
+def test_an_escalation_too_large_to_park_still_has_its_final():
+    """Parking is a second chance, not a condition."""
+    box, codec = outbox(parked_bytes_max=1_000)
+    outcome = box.unanswered(*escalated_record(codec, shelf=2_000), NoAnswer("outage", "why", None), 1_000)
+    assert [out.topic for out in outcome.outgoing] == ["shop-decisions"]
+    assert not outcome.parked

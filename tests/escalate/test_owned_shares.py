@@ -201,3 +201,38 @@ def test_the_last_minute_is_corrected_where_it_stands():
     assert minute.total == pytest.approx(6)
     assert minute.between(29.0, 31.0) == pytest.approx(6)
     assert minute.oldest_s(70.0) == 30.0
+
+
+def test_a_spare_call_waits_until_the_buckets_are_full():
+    """It takes what would run over, and the next one what does then: the whole rate, if nobody else wants any."""
+    pool = OwnedShares(Limits(610, 61_000), 1)  # ten requests and a thousand tokens a second
+    pool.gain(0, 0.0)
+    assert pool.wait_s(100, 0.5) == 0
+    assert pool.wait_s(100, 0.5, spare=True) == pytest.approx(0.5)
+    now_s, gone = 1.0, 0
+    while now_s < 31.0:
+        wait_s = pool.wait_s(100, now_s, spare=True)
+        if wait_s > 0:
+            now_s += wait_s + 1e-9
+            continue
+        pool.settle(pool.reserve(100, now_s), 100, now_s)
+        gone += 1
+        assert pool.wait_s(100, now_s) == 0  # whoever comes now goes at once
+    assert 295 <= gone <= 301
+
+
+def test_a_minute_of_spare_calls_leaves_a_second_of_the_rate_to_who_comes():
+    """Else the guard over the last 60 s would hold up a burst that the bucket allows."""
+    pool = OwnedShares(Limits(610, 1e9), 1)
+    pool.gain(0, 0.0)
+    now_s = 1.0
+    while now_s < 181.0:
+        if (wait_s := pool.wait_s(1, now_s, spare=True)) > 0:
+            now_s += wait_s + 1e-9
+            continue
+        pool.settle(pool.reserve(1, now_s), 1, now_s)
+    burst = 0
+    while pool.wait_s(1, now_s) == 0 and burst < 20:
+        pool.settle(pool.reserve(1, now_s), 1, now_s)
+        burst += 1
+    assert burst >= 9

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.corrected_rate import CorrectedRate
 from stream_app.escalate.endpoint_gate import EndpointGate
-from stream_app.escalate.gate import Cost, Gate
+from stream_app.escalate.gate import Cost, Gate, Grant, No
 from stream_app.escalate.spending import RECENT_MIN, Left, Spending, chance_of_change
 from stream_app.escalate.token_bucket import Limits
 from tests.escalate.escalated import escalation
@@ -20,26 +20,30 @@ CALL_NUSD = 1_000
 HOUR_S = 3_600.0
 
 
-def spend(changes: list[float], budget_calls: float, *, seed: int = 0, per_s: float | None = None) -> list[int]:
-    """Which events of one hour are paid for; they come evenly, each a call of the same price."""
-    rng, spending, left = random.Random(seed), Spending(), int(budget_calls * CALL_NUSD)
-    every_s = HOUR_S / len(changes) if per_s is None else 1 / per_s
+def spend(changes: list[float], budget_calls: float, *, bound_nusd: int = CALL_NUSD) -> list[int]:
+    """Which events of one hour are paid for; they come evenly, each a call of the same price and the same bound."""
+    rng, spending, left = random.Random(0), Spending(), int(budget_calls * CALL_NUSD)
     paid = []
     for place, change in enumerate(changes):
-        now_s = place * every_s
-        worth = spending.worth(change, CALL_NUSD, [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
-        if worth and left >= CALL_NUSD:
+        now_s = place * HOUR_S / len(changes)
+        worth = spending.worth(change, bound_nusd, [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
+        if worth and left >= bound_nusd:
             left -= CALL_NUSD
+            spending.paid(bound_nusd, CALL_NUSD)
             paid.append(place)
     return paid
 
 
+@pytest.mark.parametrize("times", [1, 5])
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9])
-def test_what_is_paid_for_are_those_likeliest_to_change(share):
-    """Almost all the money is spent, and nearly as much change is bought as one could who knew the whole hour."""
+def test_what_is_paid_for_are_those_likeliest_to_change(share, times):
+    """Almost all the money is spent, and nearly as much change is bought as one could who knew the whole hour.
+
+    Also where what is reserved for a call is several times what it costs.
+    """
     rng = random.Random(3)
     changes = [rng.random() for _ in range(5_000)]
-    paid = spend(changes, share * 5_000)
+    paid = spend(changes, share * 5_000, bound_nusd=times * CALL_NUSD)
     assert 0.95 * share * 5_000 <= len(paid) <= share * 5_000
     best = sum(sorted(changes, reverse=True)[: int(share * 5_000)])
     assert sum(changes[place] for place in paid) >= 0.9 * best
@@ -47,8 +51,10 @@ def test_what_is_paid_for_are_those_likeliest_to_change(share):
 
 def test_a_budget_that_reaches_for_all_is_spent_on_all():
     """Without a shortage nobody is left out, however unlikely to change."""
-    changes = [random.Random(1).random() for _ in range(1_000)]
+    rng = random.Random(1)
+    changes = [rng.random() for _ in range(1_000)]
     assert spend(changes, 1_100) == list(range(1_000))
+    assert spend(changes, 1_100, bound_nusd=5 * CALL_NUSD) == list(range(1_000))
 
 
 def test_equals_share_the_budget_over_the_whole_time():
@@ -166,3 +172,55 @@ def test_the_gate_spends_on_the_likeliest_where_budget_is_not_waited_for():
 def test_nobody_is_left_out_where_budget_is_waited_for_or_reaches(on_budget, dollars):
     """Waiting for the next hour loses nothing, and an ample budget is no reason to save."""
     assert all(worth for _, worth in asked(gate(on_budget), dollars))
+
+
+def busy_hour() -> Spending:
+    """A spending that saw an event a second for ten minutes."""
+    spending = Spending()
+    for second in range(600):
+        spending.worth(0.5, CALL_NUSD, [Left(0, HOUR_S)], now_s=float(second), draw=0.5)
+    return spending
+
+
+def test_only_money_that_nobody_will_need_is_spared():
+    """For an event that can wait: what is left must reach for all who come, as many as lately, and for it."""
+    needed = 600 * CALL_NUSD  # for ten minutes more of it, but for what is averaged
+    assert not busy_hour().spares(CALL_NUSD, [Left(needed // 2, 600.0)], now_s=600.0)
+    assert busy_hour().spares(CALL_NUSD, [Left(needed * 3 // 2, 600.0)], now_s=600.0)
+    assert not busy_hour().spares(CALL_NUSD, [Left(needed * 3 // 2, 600.0), Left(0, 600.0)], now_s=600.0)
+
+
+def test_demand_that_ended_an_hour_ago_holds_nothing_back():
+    """Who came then says little of who comes now."""
+    assert busy_hour().spares(CALL_NUSD, [Left(60 * CALL_NUSD, 600.0)], now_s=600.0 + HOUR_S)
+
+
+def test_what_calls_cost_counts_and_not_what_was_reserved_for_them():
+    """A call costs a fraction of its bound: by bounds the budget would always look short."""
+    spending, left = busy_hour(), [Left(300 * CALL_NUSD, 600.0)]
+    assert not spending.spares(CALL_NUSD, left, now_s=600.0)
+    for _ in range(300):
+        spending.paid(CALL_NUSD, CALL_NUSD // 10)
+        spending.paid(CALL_NUSD, 0)  # a call that failed and cost nothing
+    assert spending.spares(CALL_NUSD, left, now_s=600.0)
+
+
+@pytest.mark.parametrize("on_budget", ["wait", "degrade"])
+def test_who_can_wait_gets_only_what_the_others_will_leave(on_budget):
+    """By the gate: half an hour of demand is to come, and is remembered also where budget is waited for."""
+    made, now_s = gate(on_budget), 1_800.0
+    cost = Cost(1, int(0.0009 * NANO))
+    for place in range(500):
+        assert made.worth(0.5, [cost], place * 3.6, place * 3.6, 0.5)
+        made.budgets[0].settle(0, cost.nusd, place * 3.6)
+    # 55 cents are left, and about 45 will be wanted.
+    assert made.ask_spare(0, [Cost(1, int(0.3 * NANO))], now_s, now_s) == No("budget")
+    made.budgets[0].committed(NANO)  # a lease
+    assert isinstance(made.ask_spare(0, [Cost(1, int(0.03 * NANO))], now_s, now_s), Grant)
+
+
+def test_an_empty_account_spares_nothing():
+    """Whoever can wait is told so, where others would wait for the next hour."""
+    made = gate("wait")
+    asked(made, 2.0)
+    assert made.ask_spare(0, [Cost(1, NANO // 1_000)], 3_597.0, 3_597.0) == No("budget")

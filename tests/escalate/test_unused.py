@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from aiokafka.structs import TopicPartition
+
 from stream_app.escalate.unused import SETTLE_S, Unused
+
+FIRST, SECOND = TopicPartition("reviews-escalations", 0), TopicPartition("reviews-parked", 0)
 
 
 def noted() -> Unused:
     unused = Unused()
     for offset in (5, 6, 7):
-        unused.note(0, offset, now_s=10.0)
-    unused.note(1, 5, now_s=10.0)
+        unused.note(FIRST, offset, now_s=10.0)
+    unused.note(SECOND, 5, now_s=10.0)
     return unused
 
 
 def test_a_partition_that_comes_back_wastes_only_what_somebody_else_finished() -> None:
     """Offsets below the commit point or in its map are done already; the others are answered from the cache."""
     unused = noted()
-    assert unused.came_back(0, 6, frozenset({7})) == 2
-    assert unused.came_back(0, 6, frozenset({7})) == 0
+    assert unused.came_back(FIRST, 6, frozenset({7})) == 2
+    assert unused.came_back(FIRST, 6, frozenset({7})) == 0
     assert unused.give_up() == 1
 
 

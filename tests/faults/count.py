@@ -38,7 +38,8 @@ class Count:
     altered: list[str] = field(default_factory=list)
     """Outcomes whose key, id, payload or bytes are not the input's."""
     disordered: list[str] = field(default_factory=list)
-    """Small finals of a key against the input's order; revisions against log order, or on two partitions."""
+    """Small finals of a key against the input's order; revisions against log order, or on two partitions; corrections
+    of anything but one degraded final."""
     foreign: list[str] = field(default_factory=list)
     """Outcomes of records that are not in the input (aborted ones)."""
 
@@ -66,6 +67,18 @@ class Count:
             **{name: len(getattr(self, name)) for name in breaches},
             "examples": {name: getattr(self, name)[:EXAMPLES_MAX] for name in breaches if getattr(self, name)},
         }
+
+
+@dataclass(frozen=True, order=True)
+class Revision:
+    """One of several decisions about a record; in log order, as they stand on one partition."""
+
+    offset: int
+    partition: int
+    kind: str
+    number: int
+    replaces: int | None = field(compare=False)
+    degraded: bool = field(compare=False)
 
 
 @dataclass
@@ -102,7 +115,7 @@ def count(bootstrap_servers: str, source: str, decisions: str, dlq: str) -> Coun
     }
     found.records = len(inputs)
     ends: Counter[str] = Counter()
-    revisions: dict[str, list[tuple[int, str, int, int]]] = defaultdict(list)
+    revisions: dict[str, list[Revision]] = defaultdict(list)
     last: dict[tuple[bytes | None, int, int], int] = {}
     for message in each_message(bootstrap_servers, decisions):
         _decision(found, inputs, ends, revisions, last, message)
@@ -141,8 +154,10 @@ def _decision(found, inputs, ends, revisions, last, message: Message) -> None:
         ends[ref] += 1
         found.degraded += decision["degraded"]
         found.by_llm += decision["decided_by"] == "llm"
-    if kind != "final" or decision["revision"] > 0:
-        revisions[ref].append((message.offset(), kind, decision["revision"], message.partition()))
+    if kind != "final" or decision["revision"] > 0 or decision["degraded"]:
+        place = message.offset(), message.partition()
+        said = kind, decision["revision"], decision.get("replaces"), decision["degraded"]
+        revisions[ref].append(Revision(*place, *said))
     said = decision["source"]
     same = message.key() == record.key and decision["id"] == record.id
     same = same and f"{said['topic']}/{said['partition']}/{said['offset']}" == ref
@@ -167,13 +182,19 @@ def _dead_letter(found, inputs, ends, message: Message) -> None:
         found.altered.append(f"{ref}: a dead letter of {len(message.value() or b'')} bytes")
 
 
-def _revisions(found: Count, revisions: dict[str, list[tuple[int, str, int, int]]]) -> None:
-    """Revisions of a record rise in log order, on one partition; one provisional at most, and first."""
+def _revisions(found: Count, revisions: dict[str, list[Revision]]) -> None:
+    """Revisions of a record rise in log order, on one partition; one provisional at most, and first.
+
+    One correction at most, last, and of a degraded final.
+    """
     for ref, seen in revisions.items():
         in_log_order = sorted(seen)
-        numbers = [revision for _, _, revision, _ in in_log_order]
-        kinds = [kind for _, kind, _, _ in in_log_order]
-        if kinds.count("provisional") > 1:
+        numbers = [each.number for each in in_log_order]
+        kinds = [each.kind for each in in_log_order]
+        if kinds.count("provisional") > 1 or kinds.count("correction") > 1:
             found.duplicated.append(f"{ref}: {kinds}")
-        if numbers != sorted(set(numbers)) or "provisional" in kinds[1:] or len({p for *_, p in seen}) > 1:
+        corrected = {each.number for each in seen if each.kind == "final" and each.degraded}
+        replaced = {each.replaces for each in seen if each.kind == "correction"}
+        rising = numbers == sorted(set(numbers)) and len({each.partition for each in seen}) == 1
+        if not rising or "provisional" in kinds[1:] or "correction" in kinds[:-1] or not replaced <= corrected:
             found.disordered.append(f"{ref}: revisions {in_log_order}")

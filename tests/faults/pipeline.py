@@ -71,6 +71,7 @@ class Pipeline:
             "decisions": self.decisions_partitions or self.partitions,
             "escalations": self.partitions,
             "dlq": self.partitions,
+            "parked": self.partitions,
             "review": self.partitions,
         }
         roomy = {"max.message.bytes": str(TOPIC_BYTES_MAX)}

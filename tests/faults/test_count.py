@@ -24,11 +24,15 @@ def topics(make_topic, unique_name, stack):
     return names
 
 
-def decision(topic: str, offset: int, *, kind="final", revision=0, ident=None, meta=None, partition=0) -> dict:
+def decision(
+    topic: str, offset: int, *, kind="final", revision=0, ident=None, meta=None, partition=0, degraded=False
+) -> dict:
     """A decision as a consumer sees it, with where it goes."""
     whole = record("", "", offset).partition(b'"meta":')[2][:-1]
     value = json.dumps({"id": ident or f"r-{offset}", "kind": kind, "revision": revision, "decided_by": "small"})[:-1]
-    value += f', "degraded": false, "source": {json.dumps({"topic": topic, "partition": 0, "offset": offset})}'
+    replaces = revision - 1 if kind == "correction" else None
+    value += f', "degraded": {json.dumps(degraded)}, "replaces": {json.dumps(replaces)}'
+    value += f', "source": {json.dumps({"topic": topic, "partition": 0, "offset": offset})}'
     value += f', "payload": {{"meta":{(meta or whole).decode()}}}}}'
     return {"value": value.encode(), "key": b"k", "partition": partition, "source": f"{topic}/0/{offset}"}
 
@@ -82,6 +86,24 @@ def spoil(breach: str, topic: str) -> tuple[list[dict], list[dict]]:
                 decision(topic, 5, kind="provisional"),
                 decision(topic, 5, revision=1),
             ]
+        case "duplicated corrections":
+            decisions[5:6] = [
+                decision(topic, 5, degraded=True),
+                decision(topic, 5, kind="correction", revision=1),
+                decision(topic, 5, kind="correction", revision=1),
+            ]
+        case "disordered correction":
+            decisions[5:6] = [
+                decision(topic, 5, kind="correction", revision=1),
+                decision(topic, 5, degraded=True),
+            ]
+        case "disordered correction of nothing degraded":
+            decisions.append(decision(topic, 5, kind="correction", revision=1))
+        case "disordered correction elsewhere":
+            decisions[5:6] = [
+                decision(topic, 5, degraded=True),
+                decision(topic, 5, kind="correction", revision=1, partition=1),
+            ]
         case "foreign":
             decisions.append(decision(topic, 77))
     return decisions, letters
@@ -90,7 +112,8 @@ def spoil(breach: str, topic: str) -> tuple[list[dict], list[dict]]:
 @pytest.mark.parametrize(
     "breach",
     ["lost", "duplicated", "altered", "altered id", "altered letter", "disordered", "disordered revisions",
-     "disordered partitions", "duplicated provisionals", "foreign"],
+     "disordered partitions", "duplicated provisionals", "duplicated corrections", "disordered correction",
+     "disordered correction of nothing degraded", "disordered correction elsewhere", "foreign"],
 )  # fmt: skip
 def test_each_breach_is_found(stack, topics, breach):
     """A count that finds nothing must mean that nothing is wrong."""
@@ -99,11 +122,14 @@ def test_each_breach_is_found(stack, topics, breach):
 
 
 def test_a_sound_pipeline_has_no_breach(stack, topics):
-    """Ten finals and a dead letter for eleven records."""
-    write(stack, topics, *sound(topics[0]))
+    """Ten finals and a dead letter for eleven records; one of the finals was degraded, and is corrected."""
+    decisions, letters = sound(topics[0])
+    decisions[5] = decision(topics[0], 5, degraded=True)
+    decisions.append(decision(topics[0], 5, kind="correction", revision=1))
+    write(stack, topics, decisions, letters)
     found = count(stack.bootstrap_servers, *topics)
     assert found.breaches == {}
-    assert (found.records, found.finals, found.dead_letters) == (11, 10, 1)
+    assert (found.records, found.finals, found.dead_letters, found.corrections) == (11, 10, 1, 1)
 
 
 def test_the_count_shares_no_code_with_the_project():

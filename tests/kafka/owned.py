@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(eq=False)
 class Partition:
     """The part of an owned partition that a queue touches: where it stands, and whether it wants records."""
 

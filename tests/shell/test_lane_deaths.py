@@ -17,6 +17,7 @@ from stream_app.escalate.admission import Admission
 from stream_app.escalate.committing import Committing
 from stream_app.escalate.handling import Handling
 from stream_app.escalate.service import EscalateLane
+from stream_app.escalate.starting import Starting
 from stream_app.kafka.connection import Connection
 from stream_app.lanes import works_of
 from stream_app.telemetry import Metrics
@@ -81,7 +82,7 @@ async def ends_of_it(settings: Settings, lane: Any) -> None:
         pytest.param(Committing, "_count", always, id="committer"),
         pytest.param(Metrics, "in_flight", always, id="ticker"),
         pytest.param(Admission, "_admit", in_a_callback, id="timer of the queue"),
-        pytest.param(EscalateLane, "_fill", in_a_callback, id="end of an event"),
+        pytest.param(Starting, "fill", in_a_callback, id="end of an event"),
     ],
 )
 async def test_a_bug_anywhere_ends_the_slow_lane(

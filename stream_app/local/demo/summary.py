@@ -97,7 +97,8 @@ def summarise(
     texts = {sample.id: sample for sample in samples if sample.id is not None}
     gold = {sample.id: dict(sample.gold) for sample in samples if sample.gold}
     judged = [one for one in finals if one.decided_by == "small"] if rule_based else finals
-    calls = [one.call for one in finals if one.call is not None]
+    late = [one for one in seen if isinstance(one, Decided) and one.kind == "correction"]
+    calls = [one.call for one in (*finals, *late) if one.call is not None]
     return Summary(
         sent=sum(sample.value is not None for sample in samples),
         decisions=len(finals),
@@ -112,7 +113,7 @@ def summarise(
         missing=max(0, len(samples) - len(times)),
         llm_calls=sum(not call.cached for call in calls),
         cached=sum(call.cached for call in calls),
-        cost_usd=sum(one.call.cost_usd for one in finals if one.call is not None),
+        cost_usd=sum(call.cost_usd for call in calls),
         llm_only_usd=_as_called_usd(texts, finals, price),
         llm_only_bare_usd=None if price is None else sum(_bare_usd(sample, price) for sample in texts.values()),
         accuracy=_accuracy(judged, gold, small=False),

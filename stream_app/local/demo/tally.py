@@ -39,7 +39,7 @@ class Tally:
         """One more record of the output topics."""
         self.last_outcome_s = self.now_s()
         if isinstance(outcome, Decided):
-            self.cost_usd += outcome.call.cost_usd if outcome.call is not None and outcome.final else 0.0
+            self.cost_usd += outcome.call.cost_usd if outcome.call is not None else 0.0
             if not outcome.final:
                 return
         if outcome.source not in self._closed:

@@ -1,0 +1,135 @@
+"""What the slow lane starts next: escalated events while there is room, parked ones while nobody else waits."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from stream_app.escalate.handling import NotNow
+from stream_app.escalate.outbox import given_up
+from stream_app.escalate.parked_work import may_start
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from stream_app.escalate.admission import Admission
+    from stream_app.escalate.handling import Handling
+    from stream_app.escalate.parked_work import ParkedWork
+    from stream_app.escalate.partition_work import Item, PartitionWork
+    from stream_app.escalate.works import Works
+    from stream_app.settings import Llm
+
+log = logging.getLogger(__name__)
+
+
+class Runs(Protocol):
+    """The lane, as what is started sees it."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """True while another worker may own the partitions: nothing is started."""
+        ...
+
+    def spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """A task of the lane, which ends with it; the lane ends with the task's failure."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """A bug in a callback: the lane dies of it."""
+        ...
+
+
+class Starting:
+    """Starts events of `works`, at most `llm.max_in_flight` at a time."""
+
+    def __init__(
+        self,
+        llm: Llm,
+        works: Works,
+        admission: Admission,
+        handling: Handling,
+        lane: Runs,
+        now_s: Callable[[], float],
+        wall_s: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        self._llm, self._works, self._admission, self._handling = llm, works, admission, handling
+        self._lane = lane
+        self._now_s, self._wall_s, self._draw = now_s, wall_s, draw
+        self.under_way: set[asyncio.Task[None]] = set()
+
+    def fill(self) -> None:
+        """Starts what may be started, one of each partition in turn; nothing while the group may have expelled us."""
+        if self._lane.in_doubt:
+            return
+        while len(self.under_way) < self._llm.max_in_flight:
+            if (turn := self._works.next_item()) is None:
+                break
+            self._start(turn[0], self._handle(*turn))
+        while self._is_free:
+            if (parked := self._works.next_parked(self._now_s(), self._admission.owns)) is None:
+                return
+            self._start(parked[0], self._correct(*parked))
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether one more parked event may be tried now. Asked after every event: the usual answer comes first."""
+        if not self._works.any_parked:
+            return False
+        gate = self._admission.gate
+        return may_start(
+            others_wait=self._admission.queued or any(work.waiting for work in self._works.escalated),
+            circuit_s=gate.circuit_s(self._now_s()),
+            closed=not gate.is_out,
+            started=len(self.under_way),
+            parked=sum(len(work.running) for work in self._works.parked),
+            most=self._llm.max_in_flight,
+        )
+
+    def _start(self, work: PartitionWork, handling: Coroutine[None, None, None]) -> None:
+        task = self._lane.spawn(handling)
+        work.running.add(task)
+        self.under_way.add(task)
+        task.add_done_callback(partial(self._handled, work))
+
+    async def _handle(self, work: PartitionWork, item: Item) -> None:
+        """One event from start to outcome."""
+        outcome = await self._handling.outcome(work, item)
+        if outcome is not None and work in self._works:
+            work.finish(item.record.offset, outcome)
+
+    async def _correct(self, work: ParkedWork, item: Item) -> None:
+        """One try to correct a parked event."""
+        left_s = min(self._llm.deadline_s, item.deadline_s - self._wall_s())
+        outcome = await self._handling.correction(work, item, self._admission.running_s + left_s)
+        if work not in self._works:
+            return
+        if isinstance(outcome, NotNow):
+            work.rest(item, self._now_s(), self._draw(), called=outcome.called)
+        else:
+            work.forget(item.record.offset)
+            work.finish(item.record.offset, outcome)
+
+    def give_up_expired(self) -> None:
+        """Parked events whose time is up keep their finals."""
+        for work in self._works.parked:
+            for item in work.take_expired(self._wall_s()):
+                offset = item.record.offset
+                log.info("the event parked at %d/%d is not asked any more: its final stands", work.number, offset)
+                work.forget(offset)
+                work.finish(offset, given_up("expired"))
+
+    def _handled(self, work: PartitionWork, task: asyncio.Task[None]) -> None:
+        """Makes room for the next event, and tells a hand-over that waits for the last."""
+        work.running.discard(task)
+        self.under_way.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            return  # the lane ends
+        try:
+            if work.closing and not work.running:
+                work.rush()
+            self.fill()
+        except Exception as error:  # noqa: BLE001 - any bug
+            self._lane.failed(error)
