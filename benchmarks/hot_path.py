@@ -159,7 +159,8 @@ async def shunt(bootstrap: str, triton: str, topic: str, records: int) -> None:
     async with classify_lane(settings, metrics) as lane:
         running = asyncio.create_task(lane.run(stop))
         while True:
-            if any(feed.partition.position > 0 for feed in lane._feeds.values()):  # noqa: SLF001 - the first record
+            # From the first record that has come; what is public tells only of those that are committed.
+            if any(feed.partition.position > 0 for feed in lane._feeds.values()):  # noqa: SLF001 - see above
                 watch.start()
             done = sum(found.committed or 0 for found in metrics.progress("classify").values())
             if done >= records:

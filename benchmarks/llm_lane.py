@@ -21,10 +21,9 @@ import json
 import math
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import openai
 from confluent_kafka import Producer
@@ -42,6 +41,7 @@ from stream_app.kafka.topics import create, plan
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.stack import Stack
 from stream_app.settings import Endpoint
+from tests.pauses import Pauses
 from tests.settings_file import NO_LLM, write_settings
 
 if TYPE_CHECKING:
@@ -198,33 +198,6 @@ class LaneWorker:
             decided = self.process.metric("shunt_decisions_total", kind="final", decided_by="llm")
 
 
-class IdleThread:
-    """How late timers are where nothing else is done: what a busy machine does to everybody."""
-
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._late_s: list[float] = []
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.is_set():
-            due_s = time.perf_counter() + CHECK_S
-            time.sleep(CHECK_S)
-            self._late_s.append(time.perf_counter() - due_s)
-
-    def p99_s(self) -> float:
-        """Of a hundred timers the ninety-ninth."""
-        return sorted(self._late_s)[int(0.99 * len(self._late_s))]
-
-
 def late_s(before: dict[float, float], after: dict[float, float], share: float) -> float:
     """Within which of the histogram's bounds such a share of the timers was."""
     counts = {bound: after[bound] - before.get(bound, 0.0) for bound in sorted(after)}
@@ -242,14 +215,14 @@ async def lane(stack: Stack, folder: Path, events: int, given: argparse.Namespac
         busy: Row = {"way": "the lane on Kafka", "answers_per_s": round(events / took_s, 1)}
         busy["cpu_ms_per_answer"] = round(cpu_s * 1000 / events, 3)
         before = worker.lags()
-        with IdleThread() as idle:
+        with Pauses(CHECK_S) as idle:
             await worker.fed(bare_per_s / 2, given.seconds)
         after = worker.lags()
         half: Row = {"way": "the lane at half the rate", "answers_per_s": round(bare_per_s / 2, 1)}
         half["timers"] = int(after[math.inf] - before[math.inf])
         half["loop_lag_p99_below_s"] = late_s(before, after, 0.99)
         half["loop_lag_max_below_s"] = late_s(before, after, 1.0)
-        half["idle_thread_p99_s"] = round(idle.p99_s(), 4)
+        half["idle_thread_p99_s"] = round(idle.p99_s, 4)
         return [busy, half]
     finally:
         worker.process.end()

@@ -26,12 +26,11 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
@@ -41,6 +40,7 @@ from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
 from stream_app.local.stack import Stack
 from stream_app.settings import Kafka
+from tests.beside import Beside
 from tests.settings_file import write_settings
 
 ROOT = Path(__file__).parent.parent
@@ -50,26 +50,17 @@ EVERY = 20
 """One decision in so many is timed: the reader must not take the cores from what it measures."""
 
 
-class Arrivals:
+class Arrivals(Beside):
     """Reads the decisions topic from its end on, in a thread, and times one in `EVERY`."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
+        super().__init__()
         self._bootstrap, self._topic = bootstrap, topic
         self._since_ms = time.time() * 1000
         self.decided_ms: list[float] = []
         self.arrived_ms: list[float] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _read(self) -> None:
+    def _run(self) -> None:
         consumer = Consumer(
             {
                 "bootstrap.servers": self._bootstrap,

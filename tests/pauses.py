@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import Self
 
-LOOK_EVERY_S = 0.1
+from tests.beside import Beside
 
 
-class Pauses:
-    """Measures from entering to leaving. `longest_s` is how much later than asked a thread that only sleeps woke."""
+class Pauses(Beside):
+    """How much later than asked a thread that only sleeps woke, looking each `every_s` from entering to leaving."""
 
-    def __init__(self) -> None:
-        self.longest_s = 0.0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def __init__(self, every_s: float = 0.1) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._late_s = [0.0]  # nothing late where it is left before the first look
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    @property
+    def longest_s(self) -> float:
+        return max(self._late_s)
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+    @property
+    def p99_s(self) -> float:
+        """Of a hundred times that it woke the ninety-ninth."""
+        return sorted(self._late_s)[int(0.99 * len(self._late_s))]
 
-    def _watch(self) -> None:
-        last_s = time.monotonic()
-        while not self._over.wait(LOOK_EVERY_S):
+    def _run(self) -> None:
+        due_s = time.monotonic() + self._every_s
+        while not self._over.wait(self._every_s):
             now_s = time.monotonic()
-            self.longest_s = max(self.longest_s, now_s - last_s - LOOK_EVERY_S)
-            last_s = now_s
+            self._late_s.append(now_s - due_s)
+            due_s = now_s + self._every_s

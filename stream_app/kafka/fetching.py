@@ -161,7 +161,7 @@ class Fetching:
         consumer = cast("Any", self._consumer)
         consumer._coordinator.check_errors()  # noqa: SLF001 - `getmany` alone asks it
         # aiokafka's task that fetches may die; `getmany` then returns nothing for ever, and says nothing.
-        fetcher = consumer._fetcher.error_future  # noqa: SLF001
+        fetcher = consumer._fetcher.error_future  # noqa: SLF001 - no public way leads to it
         if fetcher.done():
             fetcher.result()
 

@@ -74,7 +74,7 @@ class _Transactions:
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = cast("Any", producer)
         self._manager = self._producer._txn_manager  # noqa: SLF001 - see above
-        self._sender = self._producer._sender  # noqa: SLF001
+        self._sender = self._producer._sender  # noqa: SLF001 - see above
 
     async def add(self, partitions: Collection[TopicPartition], group: str) -> None:
         """Begins a transaction that names `partitions` and the offsets of `group`."""
@@ -85,7 +85,7 @@ class _Transactions:
             self._raise_failure()
             await asyncio.sleep(LOOK_EVERY_S)
         self._raise_failure()
-        while group and not await self._sender._do_add_offsets_to_txn(group):  # noqa: SLF001
+        while group and not await self._sender._do_add_offsets_to_txn(group):  # noqa: SLF001 - see above
             self._raise_failure()
         self._raise_failure()
 
@@ -100,5 +100,5 @@ def coordinator_connection(producer: AIOKafkaProducer) -> object:
     """The connection to the transaction coordinator, None where there is none. Another one may be another process."""
     inside = cast("Any", producer)
     node_id = inside._sender._coordinators.get(CoordinationType.TRANSACTION)  # noqa: SLF001 - no public way
-    connection = inside.client._conns.get((node_id, ConnectionGroup.COORDINATION))  # noqa: SLF001
+    connection = inside.client._conns.get((node_id, ConnectionGroup.COORDINATION))  # noqa: SLF001 - no public way
     return connection if connection is not None and connection.connected() else None

@@ -1,7 +1,7 @@
 """How the last transaction of a transactional id ended, asked of its coordinator just before a producer opens.
 
 Opening itself (InitProducerId) wipes that out, so the question goes first. aiokafka knows neither the question
-(DescribeTransactions, KIP-664) nor a place for it.
+(DescribeTransactions, KIP-664) nor a place for it: hence its private names here (`noqa: SLF001`).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class LastTransaction:
     def __init__(self, producer: AIOKafkaProducer, word: LastWord) -> None:
         self._word = word
         self._producer = producer
-        self._sender = cast("Any", producer)._sender  # noqa: SLF001 - no public way leads to it
+        self._sender = cast("Any", producer)._sender  # noqa: SLF001
         self._open = self._sender._do_init_pid  # noqa: SLF001
         self._sender._do_init_pid = self._ask_and_open  # noqa: SLF001
 

@@ -1,4 +1,8 @@
-"""How a consumer leaves its group, whatever state aiokafka is in."""
+"""How a consumer leaves its group, whatever state aiokafka is in.
+
+Its public `stop` is tried first. What that leaves behind has no public face: hence its private names here
+(`noqa: SLF001`).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ async def _say_goodbye(consumer: AIOKafkaConsumer) -> None:
     Unsaid, the others would wait for the rest of this worker's session before they get its partitions.
     """
     inner = cast("Any", consumer)
-    coordinator = inner._coordinator  # noqa: SLF001 - no public way leads to it
+    coordinator = inner._coordinator  # noqa: SLF001
     if coordinator is None or coordinator.coordinator_id is None or not coordinator.member_id:
         return
     goodbye = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
@@ -57,7 +61,7 @@ async def _say_goodbye(consumer: AIOKafkaConsumer) -> None:
 
 async def _cut_off(consumer: AIOKafkaConsumer) -> None:
     inner = cast("Any", consumer)
-    coordinator, fetcher = inner._coordinator, inner._fetcher  # noqa: SLF001 - no public way leads to them
+    coordinator, fetcher = inner._coordinator, inner._fetcher  # noqa: SLF001
     tasks: set[asyncio.Task[Any] | None] = set()
     if coordinator is not None:
         tasks |= {coordinator._coordination_task, coordinator._heartbeat_task}  # noqa: SLF001

@@ -4,6 +4,9 @@ The next one's first request is refused by the coordinator until the last one is
 enough on the same connection has the proof with the answer. Where no next one comes soon, the coordinator is asked
 by itself. And no request that adds to a transaction leaves on another connection: even an abort would then end what
 the last one has left.
+
+aiokafka shows nobody its coordinators, and asks nobody before a request leaves: hence its private names here
+(`noqa: SLF001`).
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ class ProvenEnd:
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer
         self._inside = cast("Any", producer)
-        self._sender = self._inside._sender  # noqa: SLF001 - no public way leads to it
+        self._sender = self._inside._sender  # noqa: SLF001
         self._ended_on = coordinator_connection(producer)
         self._began_s = time.monotonic()
         self._proven = True

@@ -59,8 +59,8 @@ class StallWatch:
 
     def listen(self, consumer: AIOKafkaConsumer) -> None:
         """Hears of the heartbeats of a started consumer. aiokafka tells nobody, so listen where it sends them."""
-        coordinator = cast("Any", consumer)._coordinator  # noqa: SLF001
-        beat = coordinator._do_heartbeat  # noqa: SLF001
+        coordinator = cast("Any", consumer)._coordinator  # noqa: SLF001 - no public way leads to it
+        beat = coordinator._do_heartbeat  # noqa: SLF001 - the one that tells the answer
 
         async def heard_beat() -> bool:
             sent_s = self._look()
@@ -70,4 +70,4 @@ class StallWatch:
                 self._trusted.set()
             return answered_well
 
-        coordinator._do_heartbeat = heard_beat  # noqa: SLF001
+        coordinator._do_heartbeat = heard_beat  # noqa: SLF001 - its heartbeat task calls it by this name

@@ -243,8 +243,8 @@ class TransactionalOutput:
         """A fenced producer fails futures that nobody can await: the transaction's end, and its queued batches'."""
         producer = cast("Any", self._producer)
         left = [producer._txn_manager.wait_for_transaction_end()]  # noqa: SLF001 - no public way leads to them
-        queues = producer._message_accumulator._batches.values()  # noqa: SLF001
-        left += [batch._drain_waiter for queue in queues for batch in queue]  # noqa: SLF001
+        queues = producer._message_accumulator._batches.values()  # noqa: SLF001 - as above
+        left += [batch._drain_waiter for queue in queues for batch in queue]  # noqa: SLF001 - as above
         for future in left:
             if future is not None and future.done():
                 _look_at(future)
@@ -269,7 +269,7 @@ class TransactionalOutput:
         """Aiokafka counts the producer as closed now, and would leave its sender at work and its connections open."""
         producer = cast("Any", self._producer)
         sender = producer._sender and producer._sender.sender_task  # noqa: SLF001 - no public way leads to it
-        producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
+        producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 - as above
         tasks: set[asyncio.Task[Any]] = {stopping} if sender is None else {stopping, sender}
         for task in tasks:
             task.cancel()

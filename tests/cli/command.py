@@ -6,11 +6,9 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).parents[2]
 PASSED_ON = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 TIMEOUT_S = 90
 
@@ -25,12 +23,13 @@ class Ran:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Nothing of the developer's own settings or keys reaches the command."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | more
+    """Nothing of the developer's own settings or keys reaches the command, nor another tree that is installed."""
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**passed_on, "PYTHONPATH": str(ROOT), **more}
 
 
 def command(*arguments: str) -> list[str]:
-    """The command `shunt` of this environment."""
+    """The command `shunt` of this tree, in the `environment`."""
     return [sys.executable, "-m", "stream_app.cli", *arguments]
 
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from stream_app.local.stack import Stack
 
-ROOT = Path(__file__).parents[2]
 PARTITIONS = 3
 WAIT_S = 60.0
 NOT_UTF8 = b"\xff\xfe\x80bytes"
@@ -118,7 +117,7 @@ class Dlq:
         return self._popen(line, WITHOUT=without)
 
     def _popen(self, line: list[str], **variables: str) -> subprocess.Popen[bytes]:
-        env = environment(PYTHONPATH=str(ROOT), **variables)
+        env = environment(**variables)
         with (self.folder / "out.log").open("ab") as log:
             process = subprocess.Popen(line, cwd=self.folder, env=env, stdout=log, stderr=subprocess.PIPE)
         self.processes.append(process)

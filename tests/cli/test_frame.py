@@ -167,6 +167,15 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         assert running.wait(30) == 1
 
 
+def test_the_command_is_of_the_tree_under_test(tmp_path: Path) -> None:
+    """Also where another tree is installed in this environment: a green run tells of what stands here."""
+    program = "import stream_app.cli; print(stream_app.cli.__file__)"
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    ).stdout
+    assert told.strip() == frame.__file__
+
+
 def test_version(tmp_path: Path) -> None:
     """The version, for a bug report."""
     from stream_app import __version__

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -19,6 +18,7 @@ from stream_app.kafka.topics import look_up
 from stream_app.local.kafka_cluster import kafka_uuid
 from stream_app.local.stack import Stack
 from stream_app.settings import Kafka
+from tests.beside import Beside
 from tests.conftest import run_apart
 from tests.kafka.coordinators import group_coordinator, leader_of, transaction_coordinator
 from tests.kafka.reading import read_all
@@ -58,14 +58,14 @@ def replicas(cluster: Stack, topic: str) -> list[tuple[set[int], set[int]]]:
     return [(set(each.replicas), set(each.isrs)) for each in partitions]
 
 
-class Writing:
+class Writing(Beside):
     """An idempotent producer with acks=all, at work in a thread; `acknowledged` holds what it may rely on."""
 
     def __init__(self, cluster: Stack, topic: str) -> None:
+        super().__init__()
         self.acknowledged: list[bytes] = []
         self.errors: list[object] = []
         self._topic = topic
-        self._stop = threading.Event()
         self._producer = Producer(
             {
                 "bootstrap.servers": cluster.bootstrap_servers,
@@ -75,20 +75,14 @@ class Writing:
                 **QUIET,
             }
         )
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__()
         assert self._producer.flush(30) == 0
 
     def _run(self) -> None:
         number = 0
-        while not self._stop.is_set():
+        while not self._over.is_set():
             self._producer.produce(self._topic, b"%d" % number, partition=number % 3, on_delivery=self._note)
             self._producer.poll(0.002)
             number += 1
@@ -107,13 +101,13 @@ class Writing:
                 await asyncio.sleep(0.02)
 
 
-class Following:
+class Following(Beside):
     """A read_committed consumer in a group, at work in a thread."""
 
     def __init__(self, cluster: Stack, topic: str, group: str) -> None:
+        super().__init__()
         self.values: list[bytes] = []
         self._topic = topic
-        self._stop = threading.Event()
         self._consumer = Consumer(
             {
                 "bootstrap.servers": cluster.bootstrap_servers,
@@ -123,19 +117,10 @@ class Following:
                 **QUIET,
             }
         )
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         self._consumer.subscribe([self._topic])
-        while not self._stop.is_set():
+        while not self._over.is_set():
             message = self._consumer.poll(0.1)
             if message is not None and not message.error():
                 self.values.append(message.value())
