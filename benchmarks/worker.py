@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
+
+from stream_app.local.ports import claim_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,9 +50,8 @@ class WorkerProcess:
 
     def __post_init__(self) -> None:
         self.name = self.name or self.role or "both"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self._claim = claim_port()
+        self.port = self._claim.number
         log = self.folder / f"{self.name}.log"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -107,6 +107,7 @@ class WorkerProcess:
     def end(self, within_s: float = 60.0) -> int:
         """SIGTERM, and its exit status; killed when it does not end in time."""
         self._over.set()
+        self._claim.release()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:

@@ -259,6 +259,7 @@ class TransactionalOutput:
                 _look_at(self._running)
         stopping = asyncio.create_task(self._producer.stop())
         await asyncio.wait({stopping}, timeout=CLOSE_TIMEOUT_S)
+        self._look_at_leftovers()
         if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
             return
         why = stopping.exception() if stopping.done() and not stopping.cancelled() else "it takes too long"
