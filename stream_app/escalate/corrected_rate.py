@@ -105,7 +105,8 @@ class CorrectedRate:
         """A 429: the call is not charged, and what `headers` say about coming again is obeyed by every call."""
         said = _has_room(headers.requests, 1), _has_room(headers.tokens, started.reservation.held)
         room = False if False in said else None if None in said else True
-        self.learner.refused(started.sent, now_s, wall_s, headers.retry_after_s, room=room)
+        left = self.said_requests.share(now_s), self.said_tokens.share(now_s)
+        self.learner.refused(started.sent, now_s, wall_s, headers.retry_after_s, room=room, said=left)
         self._settle(started, 0, headers, now_s)
 
     def lost(self, started: Started, now_s: float) -> None:

@@ -1,9 +1,12 @@
 """One limit as 429s have taught it: what was admitted under it, and what it is believed to be. Pure.
 
-A belief climbs: through its doubt, up to `upper`, in `DOUBT_S`, and beyond that very slowly, because every refusal
-costs calls. Each refusal that confirms the last estimate halves the climb.
+A belief climbs: through its doubt, up to `upper`, in `DOUBT_S`, and beyond that slowly at first, because every
+refusal costs calls, then twice as fast every minute: from any depth it is all the way up within 13 minutes. A refusal
+that confirms the last estimate halves the climb.
 
-Servers in trouble answer 429 as well. What such a refusal seems to tell is refuted by what minutes took before.
+Servers in trouble answer 429 as well. So weak evidence lowers a belief little, and is left within minutes: few calls,
+a lane that asked for less than it might, an estimate far below what was believed or below one that was obeyed. And
+what a refusal seems to tell is refuted by what minutes took before.
 """
 
 from __future__ import annotations
@@ -20,12 +23,17 @@ SHARE_MIN = 0.002
 """The least that is ever believed: a worker that asks for nothing learns nothing."""
 DOUBT_S = 20.0
 """How long the climb from an estimate to its upper end takes."""
-CLIMB_PER_MINUTE, CLIMB_MIN_PER_MINUTE = 0.004, 0.0005
-"""The climb in the first minute after that; every minute without a refusal doubles it, so that a limit which was
-raised is found within ten. With 2.1 % of slack (60/61 and the margin) a right estimate is refused again after three
-minutes at the earliest, then four, five, six: three times in ten minutes."""
-CLIMB_DOUBLINGS_MAX = 12.0
-"""Where the doubling stops: long before a float would overflow, long after every limit was reached."""
+CLIMB, CLIMB_MIN, CLIMB_WEAK = 0.003, 0.0015, 0.3
+"""The exponent of the climb after that, which every minute without a refusal doubles:
+`exp(climb * (2 ** minutes - 1))`. With 2.1 % of slack (60/61 and the margin) a right estimate is refused again after
+three minutes, then every four. From `SHARE_MIN` it is all the way up after 11.4 minutes, 12.4 if confirmed, and
+4.8 if the evidence was weak."""
+CLIMB_MINUTES_MAX = 30.0
+"""All the way up long before, and long before a float overflows."""
+CUT_MAX = 0.25
+"""An estimate below a quarter of what a limit may be is weak evidence: a limit is seldom configured so wrongly."""
+CUT_WEAK, UPPER_WEAK = 0.6, 0.8
+"""Weak evidence lowers what is believed to so much (a quarter if calls pressed), and what it may be."""
 CONFIRMED_WITHIN = 0.03
 """Two estimates so close are the same limit."""
 MINUTES_KEPT, MINUTES_STEADY = 30, 5
@@ -41,13 +49,21 @@ AGREE_WITHIN = 0.1
 class Judgement:
     """What a refusal tells of a limit: an estimate, and the most that it may be.
 
-    `measured`: enough calls told it. `prompt`: the refusal was over so soon that calls went on all the time.
+    `believed` is what was believed when it came. `measured`: enough calls told it. `prompt`: the refusal was over so
+    soon that calls went on all the time. `pressed`: calls went about as fast as the belief let them.
     """
 
     estimate: float
     upper: float
     measured: bool
     prompt: bool
+    pressed: bool
+    believed: float
+
+    @property
+    def strong(self) -> bool:
+        """True where enough calls told it, as fast as they might go."""
+        return self.measured and self.pressed
 
 
 @dataclass(slots=True)
@@ -66,7 +82,7 @@ class Belief:
     base: float = 1.0
     upper: float = 1.0
     base_at_s: float = 0.0
-    climb: float = CLIMB_PER_MINUTE
+    climb: float = CLIMB
     doubted: float = math.inf
 
     def share(self, now_s: float) -> float:
@@ -74,10 +90,9 @@ class Belief:
         if self.estimate == math.inf:
             return 1.0
         age_s = now_s - self.base_at_s
-        doubt = (self.upper / self.base) ** min(1.0, age_s / DOUBT_S)
-        minutes = min(CLIMB_DOUBLINGS_MAX, max(0.0, age_s - DOUBT_S) / MINUTE_S)
-        slowly = 1 + self.climb * (2**minutes - 1)
-        return min(1.0, self.base * doubt * slowly)
+        doubt = math.log(self.upper / self.base) * min(1.0, age_s / DOUBT_S)
+        minutes = min(CLIMB_MINUTES_MAX, max(0.0, age_s - DOUBT_S) / MINUTE_S)
+        return math.exp(min(0.0, math.log(self.base) + doubt + self.climb * (2**minutes - 1)))
 
 
 @dataclass(slots=True)
@@ -96,16 +111,28 @@ class Account:
     def believe(self, told: Judgement, now_s: float) -> None:
         """A refusal has told this. What is refuted is left in `DOUBT_S`, unless it was measured or comes twice."""
         estimate, upper, before = told.estimate, told.upper, self.belief
-        confirmed = abs(estimate - before.estimate) <= CONFIRMED_WITHIN * estimate
+        climb = CLIMB
+        if self._is_weak(told):
+            climb, upper = CLIMB_WEAK, before.upper * (UPPER_WEAK if told.measured else 1.0)
+        elif abs(estimate - before.estimate) <= CONFIRMED_WITHIN * estimate:
+            climb = max(CLIMB_MIN, min(CLIMB, before.climb / 2))
         doubted = before.doubted
         if not (told.measured and told.prompt) and self.refutes(estimate):
             if told.measured and abs(estimate - doubted) <= AGREE_WITHIN * estimate:
                 self._minutes.clear()
             else:
                 upper, doubted = max(upper, self.best), estimate
-        base = min(1.0, max(SHARE_MIN, estimate * (1 - MARGIN)))
-        climb = max(CLIMB_MIN_PER_MINUTE, before.climb / 2) if confirmed else CLIMB_PER_MINUTE
+        least = told.believed * (CUT_MAX if told.strong else CUT_WEAK)
+        base = min(1.0, max(SHARE_MIN, least, estimate * (1 - MARGIN)))
         self.belief = Belief(estimate, base, max(base, min(1.0, upper)), now_s, climb, doubted)
+
+    def _is_weak(self, told: Judgement) -> bool:
+        """True for few calls or little demand, and where it goes against what was believed and obeyed until now."""
+        before = self.belief
+        if not told.strong or told.estimate < CUT_MAX * before.upper:
+            return True
+        obeyed = told.believed <= (1 + AGREE_WITHIN) * before.estimate < math.inf
+        return told.prompt and obeyed and told.estimate < (1 - AGREE_WITHIN) * before.estimate
 
     def keep(self, now_s: float) -> None:
         """A refusal has told nothing of the limit: on from where the belief stands."""

@@ -3,21 +3,8 @@
 Amounts are *shares*: 1.0 is what the configured limit lets this worker's partitions use in a minute. So what was
 learnt stays true when partitions come and go, and no worker needs to ask another.
 
-Calls are logged by when they were sent, refused ones taken out again. A *refusal* begins with a 429 and ends with
-the first call that is admitted again; in between nothing is sent but one probe at a time. At its end two numbers
-are known, and for each of the usual rules one is exact while the other is exact or too large:
-
-    last     admitted in the 60 s before the probe that was admitted
-                 sliding log: the limit, since one more was refused
-                 fixed window: the limit, since calls are admitted again from a window's start on
-                 token bucket: the limit, and what was left in the bucket a minute ago
-    since    admitted since the last refusal, a minute
-                 token bucket: the limit, since it was empty both times
-                 the other two: the rate that was too much
-
-so the smaller one is the limit. Only the first refusal has no `since`. There a token bucket gives itself away by
-admitting again when, by both other rules, nothing could be free; its size is taken to be a minute, as OpenAI's is,
-and the doubt is large.
+A *refusal* begins with a 429 and ends with the first call that is admitted again; in between nothing is sent but one
+probe at a time. At its end it is judged what it tells (`rate_evidence`).
 
 Not every 429 is a limit's: servers send them in trouble, too. What few calls told is doubted, what recent minutes
 refute as well (`limit_belief`), and where lowering the rate does not make refusals rarer, nothing more is learnt.
@@ -32,25 +19,16 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from stream_app.escalate.last_minute import MINUTE_S
-from stream_app.escalate.limit_belief import CONFIRMED_WITHIN, Account, Belief, Judgement
+from stream_app.escalate.limit_belief import Account, Belief
+from stream_app.escalate.rate_evidence import GRACE_MIN_S, PROBES_S, Evidence
 
 if TYPE_CHECKING:
     from stream_app.escalate.last_minute import Slot
 
-CALLS_MIN = 12
-"""Fewer calls than this since the last refusal measure nothing: the rate is lowered by `STEP_DOWN` instead."""
-CALLS_AGREE_MIN = 5
-"""Unless the minute's count, of at least so many, comes out the same twice."""
-STEP_DOWN = 0.8
 REFUSALS_MAX, REFUSALS_S = 5, 120.0
 """A limit is found with fewer refusals; more in so short a time, although much less is sent, have other reasons."""
-STORED_S, STORED_SHARE = 5.0, 0.9
-"""A small bucket overflows while the rate climbs, and `since` is too small then; the rate of 5 s ago is nearer."""
-GRACE_MIN_S = 0.25
-"""A refusal comes at once, an answer after seconds: a probe that was not refused for this long, or for three times as
-long as refusals took so far, was admitted."""
-PROBES_S = (1.0, 2.0)
-"""The first probes: a token bucket admits again after that; for a window they are two more refusals."""
+PROBE_FLOWS_S = 12.0
+"""Where calls leave the minute all the time and none is admitted, no sliding log refuses: wait longer."""
 PROBE_LATER_S, PROBE_LATER_MAX_S = 5.0, 60.0
 WINDOW_FULL = 0.8
 """A window that has taken less than that was not full: what refused was no window of the clock's minutes."""
@@ -83,6 +61,7 @@ class Presumed:
     probe: Sent
     before: list[tuple[Belief, float]]
     open_since_s: float
+    since_s: float
     calls_since: int
 
 
@@ -98,15 +77,12 @@ class RateLearner:
     _probe_at_s: float = 0.0
     _probe: Sent | None = None
     _probes: int = 0
-    _refused_at_s: float = 0.0
-    _open_since_s: float = -math.inf  # when the last refusal ended
-    _calls_since: int = 0
+    _call: tuple[float, float] = (0.0, 0.0)
     _grace_s: float = GRACE_MIN_S
-    _first_sent_s: float | None = None
     _aligned: bool = False  # the last refusal ended with a minute of the wall clock
-    _wall_ahead_s: float = 0.0
     _room: bool | None = None
     _presumed: Presumed | None = None
+    _seen: Evidence = field(default_factory=Evidence)
     _lately: deque[float] = field(default_factory=lambda: deque[float](maxlen=REFUSALS_MAX))
 
     def wait_s(self, now_s: float) -> float:
@@ -123,9 +99,9 @@ class RateLearner:
         sent = Sent(now_s, requests, tokens, slots)
         self.requests.sent(requests, now_s)
         self.tokens.sent(tokens, now_s)
-        self._calls_since += 1
-        if self._first_sent_s is None:
-            self._first_sent_s = now_s
+        self._seen.calls_since += 1
+        if self._seen.first_sent_s is None:
+            self._seen.first_sent_s = now_s
         if self.phase is Phase.HELD:
             self.phase, self._probe = Phase.PROBING, sent
         return sent
@@ -133,7 +109,7 @@ class RateLearner:
     def counted(self, sent: Sent, tokens: float) -> None:
         """What the provider counted for a call, where it was estimated before."""
         self.tokens.log.correct(sent.slots[1], tokens - sent.tokens)
-        self.tokens.take_out(sent.tokens - tokens, since=sent.at_s >= self._open_since_s)
+        self.tokens.take_out(sent.tokens - tokens, since=sent.at_s >= self._seen.since_s)
         sent.tokens = tokens
 
     def admitted(self, sent: Sent) -> None:
@@ -154,19 +130,30 @@ class RateLearner:
         retry_after_s: float | None = None,
         *,
         room: bool | None = None,
+        said: tuple[float, float] = (1.0, 1.0),
     ) -> None:
-        """A call came back with a 429. `room`: whether its headers say that the limits had room for it."""
+        """A call came back with a 429. `room`: whether its headers say that the limits had room for it.
+
+        `said`: what of the limits for requests and tokens is used at most for other reasons.
+        """
         self._take_out(sent)
-        self._wall_ahead_s = wall_s - now_s
+        if sent.at_s >= self._seen.attempt_s:
+            self._seen.attempt_s, self._call = sent.at_s, (sent.requests, sent.tokens)
+            self._seen.minute_before = self.requests.log.total, self.tokens.log.total
+        self._seen.wall_ahead_s = wall_s - now_s
         self._grace_s = max(self._grace_s, min(2.0, 3 * (now_s - sent.at_s)))
         if self._presumed is not None and sent is self._presumed.probe:
             self._take_back(self._presumed)
         match self.phase:
-            case Phase.OPEN if sent.at_s > self._open_since_s:
+            case Phase.OPEN if sent.at_s > self._seen.open_since_s:
                 self.refusals += 1
                 self._probes = 0
-                self._refused_at_s = sent.at_s
+                self._seen.refused_at_s = sent.at_s
                 self._room = room
+                self._seen.pressed = (
+                    self._seen.presses(self.requests, sent.requests, said[0]),
+                    self._seen.presses(self.tokens, sent.tokens, said[1]),
+                )
                 self._aligned = self._aligned and self._window_full(now_s)
             case Phase.PROBING if sent is self._probe:
                 self._probes += 1
@@ -185,23 +172,26 @@ class RateLearner:
         before = [
             (one.belief, one.since - own) for one, own in zip(accounts, (probe.requests, probe.tokens), strict=True)
         ]
-        self._presumed = Presumed(probe, before, self._open_since_s, self._calls_since - 1)
+        self._presumed = Presumed(
+            probe, before, self._seen.open_since_s, self._seen.since_s, self._seen.calls_since - 1
+        )
         self._ends(probe)
 
     def _take_back(self, presumed: Presumed) -> None:
         """The probe was refused after all, slowly: everything is as if it was still on its way."""
+        anew = self._seen.since_s != presumed.since_s
         for account, (belief, since) in zip((self.requests, self.tokens), presumed.before, strict=True):
             account.belief = belief
-            account.since += since
-        self._open_since_s = presumed.open_since_s
-        self._calls_since += presumed.calls_since
-        if self._lately:
+            account.since += since * anew
+        self._seen.open_since_s, self._seen.since_s = presumed.open_since_s, presumed.since_s
+        self._seen.calls_since += presumed.calls_since * anew
+        if self._lately and anew:
             self._lately.pop()
         self.phase, self._probe, self._presumed = Phase.PROBING, presumed.probe, None
 
     def _window_full(self, now_s: float) -> bool:
         """True where this minute of the wall clock has taken about what is believed of a limit."""
-        edge_s = now_s - (now_s + self._wall_ahead_s) % MINUTE_S
+        edge_s = now_s - (now_s + self._seen.wall_ahead_s) % MINUTE_S
         return any(
             account.log.between(edge_s, math.inf) >= WINDOW_FULL * account.share(now_s)
             for account in (self.requests, self.tokens)
@@ -210,43 +200,54 @@ class RateLearner:
     def _take_out(self, sent: Sent) -> None:
         self.requests.log.correct(sent.slots[0], -sent.requests)
         self.tokens.log.correct(sent.slots[1], -sent.tokens)
-        since = sent.at_s >= self._open_since_s
+        since = sent.at_s >= self._seen.since_s
         self.requests.take_out(sent.requests, since=since)
         self.tokens.take_out(sent.tokens, since=since)
-        self._calls_since -= since
+        self._seen.calls_since -= since
 
     def _next_probe_s(self, now_s: float) -> float:
         """Soon, in case it is a bucket; then where a window of either kind would admit again; then ever later."""
-        edge_s = now_s + MINUTE_S - (now_s + self._wall_ahead_s) % MINUTE_S + EDGE_S
+        tried_s = self._seen.attempt_s  # the minute may have ended while the 429 was on its way
+        edge_s = max(now_s, tried_s + MINUTE_S - (tried_s + self._seen.wall_ahead_s) % MINUTE_S + EDGE_S)
         if self._aligned:
             return edge_s
         if self._probes < len(PROBES_S):
-            return now_s + PROBES_S[self._probes]
-        oldest_s = self.requests.log.oldest_s(now_s)
-        free_s = math.inf if oldest_s is None else oldest_s + MINUTE_S + EDGE_S
-        nearest_s = min((one for one in (edge_s, free_s) if one > now_s + EDGE_S), default=math.inf)
+            return now_s + PROBES_S[self._probes] * self._seen.patience
+        more = 2 ** (self._probes - len(PROBES_S))
+        freed_s = self._freed_in_s(more, now_s)
+        if freed_s > 0:
+            return min(edge_s, now_s + (freed_s + EDGE_S if freed_s > PROBES_S[-1] * more else PROBE_FLOWS_S * more))
         later_s = PROBE_LATER_S * 2 ** max(0, self._probes - 4)
-        return (
-            min(nearest_s, now_s + PROBE_LATER_MAX_S) if self._probes < 5 else now_s + min(PROBE_LATER_MAX_S, later_s)
-        )
+        return min(edge_s, now_s + PROBE_LATER_MAX_S) if self._probes < 5 else now_s + min(PROBE_LATER_MAX_S, later_s)
+
+    def _freed_in_s(self, calls: int, now_s: float) -> float:
+        """How long until so many calls like the last are older than a minute: 0 where all are."""
+        logs = (self.requests.log, self._call[0]), (self.tokens.log, self._call[1])
+        return max(log.room_in_s(calls * call, log.total, now_s) for log, call in logs)
 
     def _ends(self, probe: Sent) -> None:
         """The refusal is over: judge it."""
         account, last, call = self._binding(probe)
-        told = self._judged(account, last, call, probe.at_s)
+        told = self._seen.judged(account, last, call, probe.at_s, tokens=account is self.tokens)
         often = len(self._lately) == REFUSALS_MAX and probe.at_s - self._lately[0] < REFUSALS_S
-        if self._room or (self._room is None and often and account.refutes(told.estimate)):
+        if told is None or self._room or (self._room is None and often and account.refutes(told.estimate)):
             account.keep(probe.at_s)
         else:
             account.believe(told, probe.at_s)
-        self._lately.append(probe.at_s)
-        edge_s = (probe.at_s + self._wall_ahead_s) % MINUTE_S
-        self._aligned = probe.at_s - self._refused_at_s > sum(PROBES_S) and edge_s < 4 * EDGE_S
+        if told is not None:
+            self._lately.append(probe.at_s)
+        edge_s = (probe.at_s + self._seen.wall_ahead_s) % MINUTE_S
+        self._aligned = probe.at_s - self._seen.refused_at_s > sum(PROBES_S) and edge_s < 4 * EDGE_S
         self.phase, self._probe = Phase.OPEN, None
-        self._open_since_s = probe.at_s
+        self._seen.open_since_s = probe.at_s
         self.ended += 1
-        self.requests.since, self.tokens.since = probe.requests, probe.tokens
-        self._calls_since = 1
+        self._seen.untold += 1
+        if told is not None:
+            self._seen.untold, self._seen.empty_s = 0, self._seen.attempt_s
+            if told.measured and not told.prompt:
+                self._seen.window_s = probe.at_s
+            self._seen.since_s, self._seen.calls_since = probe.at_s, 1
+            self.requests.since, self.tokens.since = probe.requests, probe.tokens
 
     def _binding(self, probe: Sent) -> tuple[Account, float, float]:
         """The limit that refused, as far as can be told: the one that was used most of what is believed of it."""
@@ -255,37 +256,3 @@ class RateLearner:
             last = account.log.between(probe.at_s - MINUTE_S, math.inf) - own
             found.append((last / account.share(probe.at_s), account, last, own))
         return max(found, key=lambda one: one[0])[1:]
-
-    def _judged(self, account: Account, last: float, call: float, now_s: float) -> Judgement:
-        """An estimate of the limit, from a minute's count and from what was admitted since the last refusal."""
-        prompt = now_s - self._refused_at_s <= sum(PROBES_S) + 2 * GRACE_MIN_S
-        if self._open_since_s == -math.inf:
-            return self._judged_first(last, call, now_s, prompt=prompt)
-        believed, calls = account.share(self._refused_at_s), max(1, self._calls_since - 1)
-        open_s = max(1e-3, self._refused_at_s - self._open_since_s)
-        shrunk = (account.belief.upper / account.belief.base) ** 0.25
-        if calls < CALLS_MIN or last < CALLS_MIN * call:
-            counted = last + call / 2
-            near = abs(counted - account.belief.estimate) <= max(call, CONFIRMED_WITHIN * counted)
-            if near and last >= CALLS_AGREE_MIN * call and open_s >= MINUTE_S / 2:
-                return Judgement(min(counted, believed), min(last + call, believed), measured=False, prompt=prompt)
-            lower = believed * STEP_DOWN
-            flows = last >= CALLS_MIN * call
-            return Judgement(lower, min(believed, lower * shrunk), measured=flows, prompt=prompt)
-        since = max(account.since * MINUTE_S / open_s, STORED_SHARE * account.share(self._refused_at_s - STORED_S))
-        estimate = min(last + call / 2, since, believed)
-        upper = min(believed, estimate * max(shrunk, 1 + 0.5 / calls))
-        return Judgement(estimate, upper, measured=True, prompt=prompt)
-
-    def _judged_first(self, last: float, call: float, now_s: float, *, prompt: bool) -> Judgement:
-        """Without a `since`: a minute's count, or, where only a bucket admits so soon, less than that."""
-        elapsed_s = min(MINUTE_S, self._refused_at_s - (self._first_sent_s or 0.0))
-        gap_s = now_s - self._refused_at_s
-        edge_s = (now_s + self._wall_ahead_s) % MINUTE_S
-        soon = prompt and edge_s >= gap_s
-        if last < CALLS_MIN * call:
-            return Judgement(last + call / 2, 1.0, measured=False, prompt=prompt)
-        if soon and elapsed_s < MINUTE_S - gap_s:
-            upper = min(1.0, last * MINUTE_S / max(1e-3, elapsed_s))
-            return Judgement(last / (1 + elapsed_s / MINUTE_S), upper, measured=True, prompt=prompt)
-        return Judgement(last + call / 2, last + call, measured=True, prompt=prompt)

@@ -80,7 +80,15 @@ class Setting:
     latency: Literal[0, 1] = 0
 
     def fleet(self) -> Fleet:
-        """Everything set up, all partitions shared out."""
+        """Everything set up, all partitions shared out, and always a next call."""
+        fleet = self.fleet_that_waits()
+        fleet.saturated = True
+        for worker in fleet.workers:
+            fleet.pump(worker)
+        return fleet
+
+    def fleet_that_waits(self) -> Fleet:
+        """Everything set up, all partitions shared out, and no call yet."""
         draw = random.Random(self.seed)
         phase_s = draw.uniform(0, 60)
         provider = Provider(
@@ -89,7 +97,9 @@ class Setting:
             self.counts,
         )
         workers = [Worker(self.pace(phase_s)) for _ in range(self.workers)]
-        fleet = Fleet(provider, workers, calls(), LATENCIES[self.latency], draw, self.headers, in_flight_max=2_000)
+        fleet = Fleet(
+            provider, workers, calls(), LATENCIES[self.latency], draw, self.headers, False, in_flight_max=2_000
+        )
         fleet.assign(owners(self.workers))
         return fleet
 

@@ -3,7 +3,8 @@
 A provider admits a call or refuses it with a 429, by one of three rules (a token bucket, a window aligned to the
 minute, a sliding log), for requests and tokens both. It counts tokens in one of three ways: the input and
 `max_tokens` when the call arrives (for good, or until it is settled at its end), what the call will use when it
-arrives, or what it used when it ends. A refused call counts nothing. The fleet is saturated: there is a next one.
+arrives, or what it used when it ends. A refused call counts nothing. The fleet is saturated, there is a next one,
+unless `demand` says when calls come.
 """
 
 from __future__ import annotations
@@ -233,6 +234,7 @@ class Fleet:
     latency_s: Callable[[random.Random], float]
     draw: random.Random
     headers: bool = False
+    saturated: bool = True
     in_flight_max: int = 256
     late_max_s: float = 0.003  # how late a timer of an event loop fires
     now_s: float = 0.0
@@ -269,6 +271,8 @@ class Fleet:
     def pump(self, worker: Worker) -> None:
         """Starts whatever may start, and sets the timer for the next."""
         while worker.alive and worker.owned and worker.in_flight < self.in_flight_max:
+            if not worker.waiting and not self.saturated:
+                return
             if not worker.waiting:
                 worker.waiting.append(self.next_call(self.draw))
             wait_s = worker.pace.wait_s(worker.waiting[-1], self.now_s)
