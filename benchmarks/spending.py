@@ -39,7 +39,7 @@ def in_order(rows: np.ndarray, chances: np.ndarray, budget: int, rng: np.random.
     for place, row in enumerate(rows):
         now_s = place * HOUR_S / len(rows)
         funds = [Left(left * CALL_NUSD, HOUR_S - now_s)]
-        worth = spending.worth(float(chances[row]), BOUND_NUSD, funds, now_s=now_s, draw=rng.random())
+        worth = spending.worth(float(chances[row]), [BOUND_NUSD], funds, now_s=now_s, draw=rng.random())
         if worth and left * CALL_NUSD >= BOUND_NUSD:
             left -= 1
             spending.paid(BOUND_NUSD, CALL_NUSD)

@@ -109,9 +109,11 @@ class Gate:
         """
         if not self.budgets:
             return True
-        funds, way = self._left(wall_s), self._route(now_s)
-        cost = costs[0 if way is None else way.decides]
-        return self.spending.worth(change, cost.nusd, funds, now_s=now_s, draw=draw) or self.on_budget == "wait"
+        way = self._route(now_s)
+        at = 0 if way is None else way.decides
+        nusd = [cost.nusd for cost in costs]
+        worth = self.spending.worth(change, nusd, self._left(wall_s), at=at, now_s=now_s, draw=draw)
+        return worth or self.on_budget == "wait"
 
     def _left(self, wall_s: float) -> list[Left]:
         """What this hour and this day still allow, and how long they last."""
@@ -120,7 +122,10 @@ class Gate:
             budget.roll(wall_s)
             hour += budget.hour_share_nusd - budget.settled_hour_nusd - budget.reserved_nusd
             day += budget.day_share_nusd - budget.settled_day_nusd - budget.reserved_nusd
-        return [Left(hour, HOUR_S - wall_s % HOUR_S), Left(day, DAY_S - wall_s % DAY_S)]
+        hourly = sum(budget.hour_share_nusd for budget in self.budgets.values())
+        daily = sum(budget.day_share_nusd for budget in self.budgets.values())
+        of_hour, of_day = 1 - wall_s % HOUR_S / HOUR_S, 1 - wall_s % DAY_S / DAY_S
+        return [Left(hour, of_hour * HOUR_S, of_hour * hourly), Left(day, of_day * DAY_S, of_day * daily)]
 
     def ask(self, partition: int, costs: Sequence[Cost], now_s: float, wall_s: float) -> Grant | Wait | No:
         """May a call for an event of `partition` start now? What it needs is set aside if so.
@@ -140,7 +145,8 @@ class Gate:
         way = self._route(now_s)
         if way is None:
             return No("outage")
-        if not self.spending.spares(costs[way.decides].nusd, self._left(wall_s), now_s=now_s):
+        left = self._left(wall_s)
+        if not all(self.spending.spares(costs[at].nusd, left, at=at, now_s=now_s) for at in way.tries):
             return No("budget")
         answer = self._start(way, partition, costs, now_s, wall_s, spare=True)
         return No("budget") if isinstance(answer, Wait) and answer.because == "budget" else answer

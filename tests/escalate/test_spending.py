@@ -26,7 +26,7 @@ def spend(changes: list[float], budget_calls: float, *, bound_nusd: int = CALL_N
     paid = []
     for place, change in enumerate(changes):
         now_s = place * HOUR_S / len(changes)
-        worth = spending.worth(change, bound_nusd, [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
+        worth = spending.worth(change, [bound_nusd], [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
         if worth and left >= bound_nusd:
             left -= CALL_NUSD
             spending.paid(bound_nusd, CALL_NUSD)
@@ -75,7 +75,7 @@ def test_demand_that_grows_is_noticed():
     for now_s in times:
         change = rng.random()
         if (
-            spending.worth(change, CALL_NUSD, [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
+            spending.worth(change, [CALL_NUSD], [Left(left, HOUR_S - now_s)], now_s=now_s, draw=rng.random())
             and left > 0
         ):
             left -= CALL_NUSD
@@ -93,9 +93,9 @@ def test_a_burst_is_not_taken_for_the_hours_demand():
     rng, spending = random.Random(6), Spending()
     half_of_it = Left(300 * CALL_NUSD, 1_800.0)
     for second in range(1_800):
-        spending.worth(rng.random(), CALL_NUSD, [half_of_it], now_s=float(second), draw=rng.random())
+        spending.worth(rng.random(), [CALL_NUSD], [half_of_it], now_s=float(second), draw=rng.random())
     burst = [
-        spending.worth(rng.random(), CALL_NUSD, [half_of_it], now_s=1_800 + place / 150, draw=rng.random())
+        spending.worth(rng.random(), [CALL_NUSD], [half_of_it], now_s=1_800 + place / 150, draw=rng.random())
         for place in range(150)
     ]
     assert 10 <= sum(burst) <= 50
@@ -115,9 +115,9 @@ def test_a_likelier_event_is_worth_it_whenever_a_less_likely_one_is(past, one, o
     def judged(change: float) -> bool:
         spending = Spending()
         for place, seen in enumerate(past):
-            spending.worth(seen, CALL_NUSD, [Left(0, 100.0)], now_s=float(place), draw=0.5)
+            spending.worth(seen, [CALL_NUSD], [Left(0, 100.0)], now_s=float(place), draw=0.5)
         now_s = float(len(past))
-        return spending.worth(change, CALL_NUSD, [Left(left_calls * CALL_NUSD, 100.0)], now_s=now_s, draw=draw)
+        return spending.worth(change, [CALL_NUSD], [Left(left_calls * CALL_NUSD, 100.0)], now_s=now_s, draw=draw)
 
     assert judged(high) >= judged(low)
 
@@ -133,7 +133,7 @@ def test_the_scarcer_of_two_budgets_decides():
     rng, spending = random.Random(4), Spending()
     ample, scarce = Left(10_000 * CALL_NUSD, HOUR_S), Left(100 * CALL_NUSD, HOUR_S)
     worth = [
-        spending.worth(rng.random(), CALL_NUSD, [ample, scarce], now_s=place * 3.6, draw=rng.random())
+        spending.worth(rng.random(), [CALL_NUSD], [ample, scarce], now_s=place * 3.6, draw=rng.random())
         for place in range(1_000)
     ]
     assert 0.05 < sum(worth[RECENT_MIN:]) / len(worth[RECENT_MIN:]) < 0.2
@@ -178,7 +178,7 @@ def busy_hour() -> Spending:
     """A spending that saw an event a second for ten minutes."""
     spending = Spending()
     for second in range(600):
-        spending.worth(0.5, CALL_NUSD, [Left(0, HOUR_S)], now_s=float(second), draw=0.5)
+        spending.worth(0.5, [CALL_NUSD], [Left(0, HOUR_S)], now_s=float(second), draw=0.5)
     return spending
 
 
@@ -224,3 +224,49 @@ def test_an_empty_account_spares_nothing():
     made = gate("wait")
     asked(made, 2.0)
     assert made.ask_spare(0, [Cost(1, NANO // 1_000)], 3_597.0, 3_597.0) == No("budget")
+
+
+def test_who_can_wait_never_gets_what_half_the_time_left_would_need():
+    """A worker that has just begun knows no demand: half of the hour's dollar stays for who comes, all the same."""
+    made, granted = gate("degrade"), 0
+    made.budgets[0].committed(NANO)  # a lease
+    cost = Cost(1, NANO // 100)
+    while granted < 200 and isinstance(made.ask_spare(0, [cost], 1.0 + granted, 1.0), Grant):
+        granted += 1
+    assert 45 <= granted <= 50
+
+
+def two_endpoints(on_budget: str) -> Gate:
+    """A dollar an hour, an endpoint and its substitute."""
+    endpoints = tuple(EndpointGate(CorrectedRate(Limits(1e9, 1e9), 1)) for _ in range(2))
+    made = Gate(endpoints, 1.0, 100.0, 1, on_budget=on_budget)
+    made.gain(0, None, 0.0, 0.0)
+    return made
+
+
+COSTS = (Cost(1, NANO // 100), Cost(1, 0))
+"""A dear endpoint, and a substitute that costs nothing."""
+
+
+def test_what_costs_nothing_is_worth_it_when_all_is_spent():
+    """The hour's dollar is gone, and the dear endpoint away: its free substitute answers everybody."""
+    made = two_endpoints("degrade")
+    made.budgets[0].committed(NANO)  # a lease
+    for second in range(100):
+        made.worth(0.5, COSTS, float(second), float(second), 0.5)
+        made.budgets[0].settle(0, NANO // 100, float(second))
+    assert not made.worth(0.5, COSTS, 100.0, 100.0, 0.5)
+    made.endpoints[0].breaker.failed(100.0, probe=False, at_once=True)
+    assert made.worth(0.5, COSTS, 100.1, 100.1, 0.5)
+    assert isinstance(made.ask(0, COSTS, 100.1, 100.1), Grant)
+
+
+def test_a_free_substitute_does_not_hide_what_the_demand_would_cost():
+    """While it answers, the dear endpoint's demand is remembered: nothing of its money goes to who can wait."""
+    made = two_endpoints("wait")
+    made.budgets[0].committed(NANO)  # a lease
+    made.endpoints[0].breaker.failed(0.0, probe=False, at_once=True)
+    for second in range(600):
+        made.worth(0.5, COSTS, second / 1_000, second / 1_000, 0.5)  # within the cool-down: at the free one
+    made.endpoints[0].breaker.answered()
+    assert made.ask_spare(0, COSTS, 0.7, 0.7) == No("budget")
