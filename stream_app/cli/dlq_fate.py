@@ -7,6 +7,9 @@ Where it came from is the topic that its own headers name, and nothing but this 
 * The escalation topic: an escalation that the slow lane could not read. Its input record has no outcome by its own
   source yet, and the escalation, sent there again, gives it the one it lacks. Sent to the input topic, it would leave
   that record without one for ever. What is no escalation any more could only die there again, so it is refused.
+
+A letter of the parked topic is of a record that no lane put there, since what a lane parks has its final and never
+dies. It is refused.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ class Why(StrEnum):
     OTHER_TOPIC = "other_topic"
     NO_TOPIC = "no_topic"
     NO_ESCALATION = "no_escalation"
+    NOT_PARKED = "not_parked"
     ATTEMPTS = "attempts"
     TOO_LARGE = "too_large"
 
@@ -111,7 +115,7 @@ class Judge:
         if letter.told.truncated:
             return Why.TRUNCATED
         if target not in {self._names.input, self._names.escalations}:
-            return Why.OTHER_TOPIC
+            return Why.NOT_PARKED if target == self._names.parked else Why.OTHER_TOPIC
         if target not in self._there:
             return Why.NO_TOPIC
         if target == self._names.escalations and not _is_escalation(letter):
@@ -134,33 +138,40 @@ class Judge:
         source = f"{told.topic}/{told.partition}/{told.offset}"
         match why:
             case Why.TRUNCATED:
-                return (
+                words = (
                     "only a part of it fitted the dead-letter topic",
                     f"the whole record stands at {source} while that topic keeps it: send it from there",
                 )
             case Why.OTHER_TOPIC:
-                return (
+                words = (
                     f"it came from {told.topic!r}, which is neither input nor escalation topic of these settings",
                     "replay it with the settings of its own pipeline (--config)",
                 )
             case Why.NO_TOPIC:
-                return f"topic {told.topic!r} does not exist", "make the topics with `shunt topics create`"
+                words = f"topic {told.topic!r} does not exist", "make the topics with `shunt topics create`"
             case Why.NO_ESCALATION:
-                return (
+                words = (
                     "it stood on the escalation topic and is no escalation, so it would die there again",
                     f"see `shunt dlq show {letter.partition}/{letter.offset}`, and send its text to the input topic",
                 )
+            case Why.NOT_PARKED:
+                words = (
+                    "it stood on the parked topic and is no parked event",
+                    "nothing is missing: no lane put it there, and what lanes park has its final",
+                )
             case Why.ATTEMPTS:
-                return (
+                words = (
                     f"it died again after {letter.attempts} replays",
                     "remove the cause first; then --force sends it all the same",
                 )
             case Why.TOO_LARGE:
-                return (
+                words = (
                     f"with its mark it is larger than topic {told.topic!r} takes",
                     "raise the topic's max.message.bytes",
                 )
-        assert_never(why)
+            case _:
+                assert_never(why)
+        return words
 
 
 def _is_escalation(letter: Letter) -> bool:

@@ -115,7 +115,8 @@ class Admission:
 
         `costs` are what it takes at each endpoint: where it goes is decided when its turn comes. A `spare` call is
         a parked event's: it gets what the others leave, and never waits for budget or an outage. Raises NotAdmitted
-        at the deadline, or where the settings say not to wait for what is missing, and PartitionClosing.
+        at the deadline, where the settings say not to wait for what is missing, or, a spare one, when it is told to
+        `give_way`; and PartitionClosing.
         """
         self._check_open(partition)
         if self.left_s(deadline_s) <= 0:
@@ -172,6 +173,16 @@ class Admission:
         for waiter in (*self._queue, *self._spare):
             if waiter.partition == partition and not waiter.granted.done():
                 waiter.granted.set_exception(PartitionClosing())
+        self.pump()
+
+    def give_way(self) -> None:
+        """Somebody wants the slots of spare calls that wait for their turn: they have another time."""
+        if not self._spare:
+            return
+        for waiter in self._spare:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(NotAdmitted("deadline"))
+        self._spare.clear()
         self.pump()
 
     def lose(self, partition: int) -> None:

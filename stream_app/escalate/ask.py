@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.escalate.cache import AnswerCache, Kept
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 FOLLOW_CHECK_S = 0.1
 """How often one who waits for another's call looks at a deadline whose clock may be stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """The same question is being asked for another event: its answer will do for this one, later."""
 
 
 class Asker:
@@ -47,7 +53,9 @@ class Asker:
             self._cache.end(fingerprint, keep)
         return result
 
-    async def ask_after_all(self, partition: int, requests: Sequence[Request], deadline_s: float) -> AskResult:
+    async def ask_after_all(
+        self, partition: int, requests: Sequence[Request], deadline_s: float
+    ) -> AskResult | UnderWay:
         """The same for a parked event, with what the others leave; no answer means not now.
 
         It waits for nobody's same call, and nobody waits for its own, which may be long in coming.
@@ -56,7 +64,7 @@ class Asker:
         if (kept := self._kept(fingerprint)) is not None:
             return kept
         if self._cache.asking(fingerprint) is not None or fingerprint in self._asked_after_all:
-            return NoAnswer("deadline", "another event's same call is under way", None)
+            return UnderWay()
         self._asked_after_all.add(fingerprint)
         try:
             result = await Question(self._line, partition, requests, deadline_s, spare=True).answer()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.errors import UnreadableRecord
+from stream_app.escalate.ask import UnderWay
 from stream_app.escalate.outbox import FOR_PEOPLE, given_up
 from stream_app.escalate.question import Dropped, GotAnswer
 
@@ -27,9 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """A parked event goes on waiting. `called`: a call was made in vain."""
+    """A parked event goes on waiting. `called`: a call was made in vain.
+
+    `refused`: the lane had no call to spare for it, so it has none for another one.
+    """
 
     called: bool = False
+    refused: bool = False
 
 
 class Handling:
@@ -74,10 +79,11 @@ class Handling:
         try:
             parked, original, event = self._codec.decode_parked(record.key, record.value, record.headers)
         except UnreadableRecord as error:
-            return self._outbox.unreadable(record, error)
+            log.warning("the record parked at %d/%d cannot be read: %s", work.number, record.offset, error.cause)
+            return self._outbox.unreadable_parked(record, error)
         requests = self._rendered(original.escalation, event)
         result = await self._asker.ask_after_all(work.account, requests, deadline_s)
-        if isinstance(result, Dropped):
+        if isinstance(result, Dropped | UnderWay):
             return NotNow()
         self._waste.asked(work, record.offset, result)
         if isinstance(result, GotAnswer):
@@ -87,7 +93,8 @@ class Handling:
             log.info("event %s is not corrected: %s: %s", event.source.ref, result.reason, result.why)
             return given_up(result.reason)
         log.debug("event %s stays parked (%s): %s", event.source.ref, result.reason, result.why)
-        return NotNow(called=result.usage is not None)
+        called = result.usage is not None
+        return NotNow(called=called, refused=not called)
 
     def _rendered(self, escalation: Escalation, event: Event) -> list[Request]:
         """The request as each endpoint takes it, rendered once for those that take the same."""

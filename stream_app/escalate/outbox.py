@@ -30,6 +30,8 @@ FOR_PEOPLE: frozenset[DegradedReason] = frozenset({"refused", "invalid_answer"})
 REVIEW_REASON = "shunt-review-reason"
 SHUNT_SOURCE = "shunt-source"
 OUTPUT_TOO_LARGE = "output_too_large"
+NOT_PARKED = "bad_parked"
+"""The cause of what says of no final that it stands (`codec.decode_parked`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Outcome:
 
 
 def given_up(why: str) -> Outcome:
-    """A parked event's time is up, or the LLM was there and gave no usable answer: nothing more leaves for it."""
+    """A parked event is not corrected, for this reason: its final stands, and nothing more leaves for it."""
     return Outcome((), None, gave_up=why)
 
 
@@ -105,9 +107,17 @@ class Outbox:
         return Outcome((self._decided(record, original, value, headers),), decision)
 
     def unreadable(self, record: Record, error: UnreadableRecord) -> Outcome:
-        """A record of the escalation topic that is no escalation."""
+        """A record that is none of what its topic is for."""
         source = Source(record.topic, record.partition, record.offset, record.timestamp)
         return self._dead(record, tuple(record.headers), source, cause_of(error, STAGE))
+
+    def unreadable_parked(self, record: Record, error: UnreadableRecord) -> Outcome:
+        """A record of the parked topic that cannot be read: a dead letter only where it has no final that stands.
+
+        What was parked has its outcome. Where it cannot be read any more, since `[events]` changed meanwhile, say,
+        a dead letter would be a second one.
+        """
+        return self.unreadable(record, error) if error.cause == NOT_PARKED else given_up("unreadable")
 
     def _final(self, record: Record, original: EscalatedRecord, decision: Decision) -> Outcome:
         value, headers = self._codec.encode_decision(decision)

@@ -96,6 +96,16 @@ class PartitionWork:
         return self.partition.number
 
     @property
+    def held_records(self) -> int:
+        """What is held here and not under way."""
+        return len(self.waiting)
+
+    @property
+    def held_bytes(self) -> int:
+        """The same in bytes."""
+        return self.waiting_bytes
+
+    @property
     def records_max(self) -> int:
         """Its share of the records that may wait."""
         return max(SHARE_RECORDS_MIN, WAITING_RECORDS_MAX // self.owned)
@@ -115,8 +125,7 @@ class PartitionWork:
                 taken += 1
         if taken < len(records):
             self.something.set()
-        if len(self.waiting) >= self.records_max or self.waiting_bytes >= self.bytes_max:
-            self.partition.pause()
+        self.pause_if_full()
         return taken
 
     def next_item(self) -> Item | None:
@@ -132,9 +141,18 @@ class PartitionWork:
         """Takes the first record that waits; asks for more when there is room again."""
         item = self.waiting.popleft()
         self.waiting_bytes -= record_bytes(item.record)
-        if 2 * len(self.waiting) <= self.records_max and 2 * self.waiting_bytes <= self.bytes_max:
-            self.partition.resume()
+        self.resume_if_room()
         return item
+
+    def pause_if_full(self) -> None:
+        """Asks for no more where a bound is reached."""
+        if self.held_records >= self.records_max or self.held_bytes >= self.bytes_max:
+            self.partition.pause()
+
+    def resume_if_room(self) -> None:
+        """Asks for more below half of both bounds."""
+        if 2 * self.held_records <= self.records_max and 2 * self.held_bytes <= self.bytes_max:
+            self.partition.resume()
 
     def finish(self, offset: int, outcome: Outcome) -> None:
         """A record's outcome is known; it is delivered with the next commit."""

@@ -64,7 +64,7 @@ class Question:
     """One question on its way. Cancelling `answer` is safe at any moment: what was set aside is settled.
 
     `requests` put it in the form that each of the line's endpoints takes. A `spare` question is a parked event's:
-    its calls get what the others leave.
+    its calls get what the others leave, and it does not sleep between two of them.
     """
 
     def __init__(
@@ -148,6 +148,8 @@ class Question:
         admission = self._line.admission
         if admission.gate.better_elsewhere(grant):
             return None
+        if self._spare:
+            return self._none("deadline", f"another time, after {name_of(called)}")
         at_least_s = 0.0 if isinstance(called, Misconfigured) else called.headers.retry_after_s or 0.0
         self._failures += 1
         left_s = float("inf") if admission.clock.stopped else admission.left_s(self._deadline_s)

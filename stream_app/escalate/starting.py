@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream_app.escalate.handling import NotNow
 from stream_app.escalate.outbox import given_up
-from stream_app.escalate.parked_work import may_start
+from stream_app.escalate.parked_work import ParkedWork, Spared, may_start
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from stream_app.escalate.admission import Admission
     from stream_app.escalate.handling import Handling
-    from stream_app.escalate.parked_work import ParkedWork
     from stream_app.escalate.partition_work import Item, PartitionWork
     from stream_app.escalate.works import Works
     from stream_app.settings import Llm
@@ -42,7 +41,7 @@ class Runs(Protocol):
 
 
 class Starting:
-    """Starts events of `works`, at most `llm.max_in_flight` at a time."""
+    """Starts events of `works`, at most `llm.max_in_flight` at a time; parked ones with what that leaves."""
 
     def __init__(
         self,
@@ -59,6 +58,9 @@ class Starting:
         self._lane = lane
         self._now_s, self._wall_s, self._draw = now_s, wall_s, draw
         self.under_way: set[asyncio.Task[None]] = set()
+        self._parked: set[asyncio.Task[None]] = set()
+        """Those of parked events, also where their partition has gone: their calls go on."""
+        self._spared = Spared()
 
     def fill(self) -> None:
         """Starts what may be started, one of each partition in turn; nothing while the group may have expelled us."""
@@ -68,6 +70,8 @@ class Starting:
             if (turn := self._works.next_item()) is None:
                 break
             self._start(turn[0], self._handle(*turn))
+        if len(self.under_way) >= self._llm.max_in_flight and self._others_wait:
+            self._admission.give_way()  # each slot they leave is filled when its task has ended
         while self._is_free:
             if (parked := self._works.next_parked(self._now_s(), self._admission.owns)) is None:
                 return
@@ -78,20 +82,26 @@ class Starting:
         """Whether one more parked event may be tried now. Asked after every event: the usual answer comes first."""
         if not self._works.any_parked:
             return False
-        gate = self._admission.gate
+        gate, now_s = self._admission.gate, self._now_s()
         return may_start(
-            others_wait=self._admission.queued or any(work.waiting for work in self._works.escalated),
-            circuit_s=gate.circuit_s(self._now_s()),
-            closed=not gate.is_out,
+            others_wait=self._admission.queued or self._others_wait,
+            wait_s=max(self._spared.wait_s(now_s), gate.circuit_s(now_s)),
+            sure=self._spared.sure and not gate.is_out,
             started=len(self.under_way),
-            parked=sum(len(work.running) for work in self._works.parked),
+            parked=len(self._parked),
             most=self._llm.max_in_flight,
         )
+
+    @property
+    def _others_wait(self) -> bool:
+        return any(work.waiting for work in self._works.escalated)
 
     def _start(self, work: PartitionWork, handling: Coroutine[None, None, None]) -> None:
         task = self._lane.spawn(handling)
         work.running.add(task)
         self.under_way.add(task)
+        if isinstance(work, ParkedWork):
+            self._parked.add(task)
         task.add_done_callback(partial(self._handled, work))
 
     async def _handle(self, work: PartitionWork, item: Item) -> None:
@@ -104,6 +114,10 @@ class Starting:
         """One try to correct a parked event."""
         left_s = min(self._llm.deadline_s, item.deadline_s - self._wall_s())
         outcome = await self._handling.correction(work, item, self._admission.running_s + left_s)
+        if not isinstance(outcome, NotNow) or outcome.called:
+            self._spared.asked()
+        elif outcome.refused and item.deadline_s > self._wall_s():  # else it was its own time that was up
+            self._spared.refused(self._now_s())
         if work not in self._works:
             return
         if isinstance(outcome, NotNow):
@@ -125,6 +139,7 @@ class Starting:
         """Makes room for the next event, and tells a hand-over that waits for the last."""
         work.running.discard(task)
         self.under_way.discard(task)
+        self._parked.discard(task)
         if task.cancelled() or task.exception() is not None:
             return  # the lane ends
         try:

@@ -203,6 +203,7 @@ def test_an_event_that_died_in_the_slow_lane_becomes_a_new_input_record():
         (letter(value=b"x" * 4_000, bytes_max=1_500), Why.TRUNCATED),
         (letter(topic="elsewhere"), Why.OTHER_TOPIC),
         (letter(topic=NAMES.dlq), Why.OTHER_TOPIC),
+        (letter(topic=NAMES.parked), Why.NOT_PARKED),
         (letter(topic=NAMES.escalations), Why.NO_ESCALATION),
         (letter(topic=NAMES.escalations, headers=(("shunt-escalation", b"{}"),)), Why.NO_ESCALATION),
         (letter(topic=NAMES.escalations, headers=escalation_headers(), value=None), Why.NO_ESCALATION),

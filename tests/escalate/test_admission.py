@@ -257,5 +257,19 @@ async def test_a_spare_call_of_a_partition_that_closes_is_told_at_once():
         await asyncio.wait_for(waiting, 0.5)
 
 
+async def test_spare_calls_that_wait_give_way_when_they_are_told():
+    """Those for parked events end as at their deadline, and hold nothing any more; the others wait on."""
+    lane = Lane(requests_per_minute=2)
+    parked = [asyncio.create_task(spare(lane)) for _ in range(3)]
+    other = asyncio.create_task(lane.reserve())
+    await asyncio.sleep(0)
+    lane.admission.give_way()
+    for task in parked:
+        with pytest.raises(NotAdmitted, match="deadline"):
+            await asyncio.wait_for(task, 0.5)
+    assert not other.done()
+    other.cancel()
+
+
 async def spare(lane: Lane, cost: Cost = FREE):
     return await lane.admission.reserve(0, [cost], lane.admission.running_s + 5, first=False, spare=True)

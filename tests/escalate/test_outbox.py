@@ -9,11 +9,13 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from stream_app.codec import Codec, encode_escalation, record_batch_bytes
+from stream_app.errors import UnreadableRecord
 from stream_app.escalate.answer import Valid
 from stream_app.escalate.outbox import Outbox
 from stream_app.escalate.question import GotAnswer, NoAnswer
 from stream_app.events import Parked, Usage
 from stream_app.kafka.topics import TopicFound
+from stream_app.settings import Events
 from tests.escalate import escalated
 
 USAGE = Usage("gpt-4o-mini", "abc", 400, 8, 0.0001, 512.0, False, "req_1")
@@ -170,3 +172,30 @@ def test_an_escalation_too_large_to_park_still_has_its_final():
     outcome = box.unanswered(*escalated_record(codec, shelf=2_000), NoAnswer("outage", "why", None), 1_000)
     assert [out.topic for out in outcome.outgoing] == ["shop-decisions"]
     assert not outcome.parked
+
+
+@pytest.mark.parametrize("hurt", ["settings", "escalation"])
+def test_a_parked_event_that_cannot_be_read_any_more_keeps_its_final(hurt):
+    """`[events]` changed while it was parked, say: a dead letter would be a second outcome beside its final."""
+    box, codec = outbox()
+    record, original, event = escalated_record(codec)
+    parked = box.unanswered(record, original, event, NoAnswer("outage", "why", None), 1_000).outgoing[1]
+    headers = parked.headers if hurt == "settings" else (("shunt-escalation", b"{}"), parked.headers[-1])
+    with pytest.raises(UnreadableRecord) as caught:
+        Codec(Events(text_fields=("body",)), "shop").decode_parked(parked.key, parked.value, headers)
+    assert caught.value.cause == {"settings": "missing_text", "escalation": "bad_escalation"}[hurt]
+    outcome = box.unreadable_parked(record, caught.value)
+    assert (outcome.outgoing, outcome.dead_cause, outcome.gave_up) == ((), None, "unreadable")
+
+
+@pytest.mark.parametrize("headers", [(), (("shunt-parked", b"{}"),)], ids=["none", "of-no-use"])
+def test_a_record_of_the_parked_topic_that_is_not_parked_is_a_dead_letter(headers):
+    """Somebody else's: it has no final that stands."""
+    box, codec = outbox()
+    record = replace(escalated_record(codec)[0], topic="shop-parked", headers=headers)
+    with pytest.raises(UnreadableRecord) as caught:
+        codec.decode_parked(record.key, record.value, record.headers)
+    outcome = box.unreadable_parked(record, caught.value)
+    assert outcome.dead_cause == "bad_parked"
+    (out,) = outcome.outgoing
+    assert (out.topic, dict(out.headers)["shunt-source"]) == ("shop-dlq", b"shop-parked/1/9")

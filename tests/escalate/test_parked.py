@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from stream_app.escalate.start import group_of
+from stream_app.settings import Events
 from stream_app.telemetry import Metrics
 from tests.escalate import escalated
 from tests.escalate.test_hand_over import until
@@ -160,6 +161,20 @@ async def test_a_record_that_is_not_parked_is_a_dead_letter(stack, llm, prefix):
     letters = read_all(stack.bootstrap_servers, names.dlq)
     assert [dict(letter.headers())["shunt-cause"] for letter in letters] == [b"bad_parked"] * 2
     assert letters[0].value() == b"what?"
+
+
+async def test_a_parked_event_that_the_settings_no_longer_read_keeps_its_final(stack, llm, prefix):  # noqa: F811
+    """The text stands elsewhere since `[events]` changed: counted, without a dead letter beside the final."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix)
+    settings = settings.model_copy(update={"events": Events(text_fields=("body",))})
+    names, metrics = settings.kafka.names, Metrics()
+    await asyncio.to_thread(escalated.produce, stack.bootstrap_servers, names.parked, escalated.texts(6), parked=True)
+    async with working(settings, metrics):
+        await at_rest(stack, settings)
+    assert given_up(metrics) == {"unreadable": 6.0}
+    assert not decisions_of(stack, settings)
+    assert not read_all(stack.bootstrap_servers, names.dlq)
+    assert not llm.calls()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["a-group-that-works-already", "a-group-that-begins"])

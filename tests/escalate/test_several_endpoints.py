@@ -68,9 +68,9 @@ class Two:
     def requests(self, text: str):
         return [prompter.render(escalation(0), event(text)) for prompter in self.prompters]
 
-    async def answer(self, text: str = "a text", within_s: float = 10.0):
+    async def answer(self, text: str = "a text", within_s: float = 10.0, *, spare: bool = False):
         deadline_s = self.lane.admission.running_s + within_s
-        return await Question(self.line, 0, self.requests(text), deadline_s).answer()
+        return await Question(self.line, 0, self.requests(text), deadline_s, spare=spare).answer()
 
     async def ask(self, text: str, within_s: float = 10.0):
         return await self.asker.ask(0, self.requests(text), self.lane.admission.running_s + within_s)
@@ -175,3 +175,20 @@ async def test_with_every_endpoint_away_the_outage_rule_counts():
     assert (await two.answer("another text")).reason == "outage"
     assert time.monotonic() - began_s < 0.4
     assert (len(first.asked), len(second.asked)) == (1, 1)
+
+
+async def test_a_parked_event_does_not_back_off_in_its_slot():
+    """It has another time, and comes back then: a slot that sleeps is one less for who comes now."""
+    first, second = Scripted("first", AWAY, RIGHT), Scripted("second", RIGHT)
+    found = await Two(first, second).answer(spare=True)
+    assert isinstance(found, NoAnswer)
+    assert found.usage is not None
+    assert (len(first.asked), len(second.asked)) == (1, 0)
+
+
+async def test_a_parked_event_is_tried_at_the_next_endpoint_all_the_same():
+    """Where another one takes over, it sleeps for nobody."""
+    first, second = Scripted("first", Misconfigured("key", "HTTP 401")), Scripted("second", RIGHT)
+    found = await Two(first, second).answer(spare=True)
+    assert isinstance(found, GotAnswer)
+    assert found.usage.model == "second-model"
