@@ -214,7 +214,7 @@ def test_a_probe_that_is_refused_slowly_is_still_refused():
 
 
 def _refused_again(learner: RateLearner) -> Sent:
-    """A bucket is empty at 20 s and again at 58 s, thirty calls later; the probe that went at 59.1 s, half a minute from an edge."""
+    """A bucket is empty at 20 s and again at 58 s, thirty calls later, half a minute from an edge; then a probe."""
     for number in range(200):
         learner.admitted(learner.sent(0.005, 0.0, number / 10))
     learner.refused(learner.sent(0.005, 0.0, 20.0), 20.1, 50.1, 1.0)
