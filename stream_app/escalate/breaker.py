@@ -69,8 +69,8 @@ class Breaker:
             self._move(Circuit.CLOSED)
 
     def forget(self, now_s: float) -> None:
-        """Nobody needs the endpoint now: once its cool-down is over, what it did lately says nothing of later."""
-        if self.circuit is Circuit.OPEN and now_s >= self.open_until_s:
+        """Nobody needs the endpoint now: what it did lately says nothing of later, once a cool-down is over."""
+        if self.wait_s(now_s) <= 0:
             self.answered()
 
     def failed(self, now_s: float, *, probe: bool, at_once: bool = False) -> None:

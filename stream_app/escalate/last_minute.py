@@ -70,11 +70,6 @@ class LastMinute:
         """What the slots took that began in [from, to), as far as they are remembered."""
         return sum(slot.amount for slot in self._slots if from_s <= slot.began_s < to_s)
 
-    def oldest_s(self, now_s: float) -> float | None:
-        """When the oldest slot that counts something began."""
-        self.forget(now_s)
-        return next((slot.began_s for slot in self._slots if slot.amount > 0), None)
-
     @staticmethod
     def _ends_s(slot: Slot) -> float:
         return slot.began_s + SLOT_S + NETWORK_S + MINUTE_S

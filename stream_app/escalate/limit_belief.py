@@ -1,8 +1,7 @@
 """One limit as 429s have taught it: what was admitted under it, and what it is believed to be. Pure.
 
 A belief climbs: through its doubt, up to `upper`, in `DOUBT_S`, and beyond that slowly at first, because every
-refusal costs calls, then twice as fast every minute: from any depth it is all the way up within 13 minutes. A refusal
-that confirms the last estimate halves the climb.
+refusal costs calls, then twice as fast every minute: from any depth it is all the way up within 13 minutes.
 
 Servers in trouble answer 429 as well. So weak evidence lowers a belief little, and is left within minutes: few calls,
 a lane that asked for less than it might, an estimate far below what was believed or below one that was obeyed. And
@@ -23,19 +22,16 @@ SHARE_MIN = 0.002
 """The least that is ever believed: a worker that asks for nothing learns nothing."""
 DOUBT_S = 20.0
 """How long the climb from an estimate to its upper end takes."""
-CLIMB, CLIMB_MIN, CLIMB_WEAK = 0.003, 0.0015, 0.3
+CLIMB, CLIMB_WEAK = 0.0015, 0.3
 """The exponent of the climb after that, which every minute without a refusal doubles:
-`exp(climb * (2 ** minutes - 1))`. With 2.1 % of slack (60/61 and the margin) a right estimate is refused again after
-three minutes, then every four. From `SHARE_MIN` it is all the way up after 11.4 minutes, 12.4 if confirmed, and
-4.8 if the evidence was weak."""
+`exp(climb * (2 ** minutes - 1))`. With 2.1 % of slack (60/61 and the margin) a right estimate is refused again every
+four minutes. From `SHARE_MIN` it is all the way up after 12.4 minutes, and after 4.8 if the evidence was weak."""
 CLIMB_MINUTES_MAX = 30.0
 """All the way up long before, and long before a float overflows."""
 CUT_MAX = 0.25
 """An estimate below a quarter of what a limit may be is weak evidence: a limit is seldom configured so wrongly."""
 CUT_WEAK, UPPER_WEAK = 0.6, 0.8
 """Weak evidence lowers what is believed to so much (a quarter if calls pressed), and what it may be."""
-CONFIRMED_WITHIN = 0.03
-"""Two estimates so close are the same limit."""
 MINUTES_KEPT, MINUTES_STEADY = 30, 5
 """For how long is remembered what minutes took, and how many in a row are no burst."""
 PEAK_MAX, STEADY_MAX = 2.2, 1.3
@@ -114,8 +110,6 @@ class Account:
         climb = CLIMB
         if self._is_weak(told):
             climb, upper = CLIMB_WEAK, before.upper * (UPPER_WEAK if told.measured else 1.0)
-        elif abs(estimate - before.estimate) <= CONFIRMED_WITHIN * estimate:
-            climb = max(CLIMB_MIN, min(CLIMB, before.climb / 2))
         doubted = before.doubted
         if not (told.measured and told.prompt) and self.refutes(estimate):
             if told.measured and abs(estimate - doubted) <= AGREE_WITHIN * estimate:

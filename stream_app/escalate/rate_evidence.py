@@ -26,21 +26,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.escalate.last_minute import MINUTE_S
-from stream_app.escalate.limit_belief import CONFIRMED_WITHIN, Judgement
+from stream_app.escalate.limit_belief import Judgement
 
 if TYPE_CHECKING:
     from stream_app.escalate.limit_belief import Account
 
 CALLS_MIN = 12
 """Fewer calls than this measure nothing."""
-CALLS_AGREE_MIN = 5
+CALLS_AGREE_MIN, CALLS_AGREE_WITHIN = 5, 0.03
 """Unless the minute's count, of at least so many, comes out the same twice."""
 STORED_S = 10.0
 """A bucket overflows while the rate climbs for long, and `since` is too small then: what was believed half as
 long ago, at most two minutes, was admitted."""
-LATE, SMALLER = 1.05, 1.5
-"""A probe went late where the minute before the last refused call took so much more; a bucket may be smaller than a
-minute, and its limit so much larger than it looks the first time."""
+LATE = 1.05
+"""A probe went late where the minute before the last refused call took so much more."""
 WINDOW_S = 120.0
 """For so long it is remembered that a window refused."""
 PATIENCE_MAX = 3
@@ -108,7 +107,7 @@ class Evidence:
         if bucket:
             estimate, upper = self._of_bucket(account, last, call, gap_s) or (estimate, upper)
         elif not flows:
-            near = abs(counted - account.belief.estimate) <= max(call, CONFIRMED_WITHIN * counted)
+            near = abs(counted - account.belief.estimate) <= max(call, CALLS_AGREE_WITHIN * counted)
             flows = near and last >= CALLS_AGREE_MIN * call
         return Judgement(
             min(believed, estimate),
@@ -126,7 +125,7 @@ class Evidence:
             if elapsed_s >= MINUTE_S - gap_s:
                 return None
             estimate = last / (1 + elapsed_s / MINUTE_S)
-            return estimate, estimate * SMALLER
+            return estimate, estimate
         since = account.since * MINUTE_S / max(1e-3, self.refused_at_s - self.empty_s)
         open_s = self.refused_at_s - self.open_since_s
         if open_s >= STORED_S:

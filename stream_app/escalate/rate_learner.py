@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -56,13 +56,12 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Presumed:
-    """A probe that was taken to be admitted, and how things stood: what was believed and admitted since when."""
+    """A probe that was taken to be admitted, and how things stood, without what it took itself."""
 
     probe: Sent
-    before: list[tuple[Belief, float]]
-    open_since_s: float
-    since_s: float
-    calls_since: int
+    accounts: list[tuple[Belief, float]]  # what was believed, and admitted since
+    seen: Evidence
+    aligned: bool
 
 
 @dataclass(slots=True)
@@ -168,26 +167,39 @@ class RateLearner:
 
     def _presume(self, probe: Sent) -> None:
         """The probe was not refused so far: the refusal is over, unless a late answer says otherwise."""
-        accounts = self.requests, self.tokens
-        before = [
-            (one.belief, one.since - own) for one, own in zip(accounts, (probe.requests, probe.tokens), strict=True)
-        ]
-        self._presumed = Presumed(
-            probe, before, self._seen.open_since_s, self._seen.since_s, self._seen.calls_since - 1
+        taken = (self.requests, probe.requests), (self.tokens, probe.tokens)
+        before = Presumed(
+            probe,
+            [(account.belief, account.since - own) for account, own in taken],
+            replace(self._seen, calls_since=self._seen.calls_since - 1),
+            self._aligned,
         )
         self._ends(probe)
+        self._presumed = before
 
     def _take_back(self, presumed: Presumed) -> None:
-        """The probe was refused after all, slowly: everything is as if it was still on its way."""
-        anew = self._seen.since_s != presumed.since_s
-        for account, (belief, since) in zip((self.requests, self.tokens), presumed.before, strict=True):
+        """The probe was refused after all, slowly: the refusal never ended, and what was refused since is part of it.
+
+        What was admitted since is kept, and so are a newer hold and a newer probe.
+        """
+        now, seen = self._seen, presumed.seen
+        anew = now.since_s != seen.since_s
+        for account, (belief, since) in zip((self.requests, self.tokens), presumed.accounts, strict=True):
             account.belief = belief
             account.since += since * anew
-        self._seen.open_since_s, self._seen.since_s = presumed.open_since_s, presumed.since_s
-        self._seen.calls_since += presumed.calls_since * anew
-        if self._lately and anew:
+        self._seen = replace(
+            seen,
+            attempt_s=now.attempt_s,
+            minute_before=now.minute_before,
+            wall_ahead_s=now.wall_ahead_s,
+            calls_since=now.calls_since + seen.calls_since * anew,
+        )
+        self._aligned = presumed.aligned
+        if anew:
             self._lately.pop()
-        self.phase, self._probe, self._presumed = Phase.PROBING, presumed.probe, None
+        if self.phase is Phase.OPEN:
+            self.phase, self._probe = Phase.PROBING, presumed.probe
+        self._presumed = None
 
     def _window_full(self, now_s: float) -> bool:
         """True where this minute of the wall clock has taken about what is believed of a limit."""
@@ -238,7 +250,7 @@ class RateLearner:
             self._lately.append(probe.at_s)
         edge_s = (probe.at_s + self._seen.wall_ahead_s) % MINUTE_S
         self._aligned = probe.at_s - self._seen.refused_at_s > sum(PROBES_S) and edge_s < 4 * EDGE_S
-        self.phase, self._probe = Phase.OPEN, None
+        self.phase, self._probe, self._presumed = Phase.OPEN, None, None
         self._seen.open_since_s = probe.at_s
         self.ended += 1
         self._seen.untold += 1

@@ -93,6 +93,29 @@ def test_a_refused_key_opens_at_once():
     assert breaker.circuit is Circuit.OPEN
 
 
+def test_failures_of_an_endpoint_that_nobody_needs_are_forgotten():
+    """Those of an outage that ended before the circuit opened are in no row with the first one weeks later."""
+    breaker = Breaker()
+    failed_often(breaker, 0.0, FAILURES_MAX - 1)
+    breaker.forget(1.0)
+    breaker.failed(1e6, probe=False)
+    assert breaker.circuit is Circuit.CLOSED
+
+
+def test_an_open_circuit_is_forgotten_only_after_its_cool_down():
+    """Until then, and while a probe is under way, it stays what it is."""
+    breaker = Breaker()
+    failed_often(breaker, 0.0)
+    breaker.forget(COOLDOWN_S / 2)
+    assert breaker.circuit is Circuit.OPEN
+    breaker.started()
+    breaker.forget(COOLDOWN_S)
+    assert breaker.circuit is Circuit.HALF_OPEN
+    breaker.abandoned(COOLDOWN_S, probe=True)
+    breaker.forget(COOLDOWN_S)
+    assert breaker.circuit is Circuit.CLOSED
+
+
 def test_running_time_stands_still_while_stopped():
     """What is waited by choice does not count."""
     clock = RunningClock()

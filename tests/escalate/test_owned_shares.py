@@ -200,7 +200,6 @@ def test_the_last_minute_is_corrected_where_it_stands():
     minute.correct(old, 100)
     assert minute.total == pytest.approx(6)
     assert minute.between(29.0, 31.0) == pytest.approx(6)
-    assert minute.oldest_s(70.0) == 30.0
 
 
 def test_a_spare_call_waits_until_the_buckets_are_full():

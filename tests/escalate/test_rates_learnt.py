@@ -9,7 +9,7 @@ import pytest
 
 from stream_app.escalate.corrected_rate import CorrectedRate
 from stream_app.escalate.rate_headers import SILENT, Allowance, RateHeaders
-from stream_app.escalate.rate_learner import Phase, RateLearner
+from stream_app.escalate.rate_learner import Phase, RateLearner, Sent
 from stream_app.escalate.said_limits import SaidLimit
 from stream_app.escalate.token_bucket import Limits
 from tests.escalate.paces import REQUESTS_BOUND, TOKENS_BOUND, Setting, utilisation
@@ -211,6 +211,73 @@ def test_a_probe_that_is_refused_slowly_is_still_refused():
     assert learner.wait_s(23.0) > 0
     assert learner.wait_s(23.5) == 0
     assert learner.refusals == 1
+
+
+def _refused_again(learner: RateLearner) -> Sent:
+    """A bucket is empty at 20 s and again at 58 s, thirty calls later, half a minute from an edge; then a probe."""
+    for number in range(200):
+        learner.admitted(learner.sent(0.005, 0.0, number / 10))
+    learner.refused(learner.sent(0.005, 0.0, 20.0), 20.1, 50.1, 1.0)
+    assert learner.wait_s(21.1) == 0
+    learner.admitted(learner.sent(0.005, 0.0, 21.1))
+    for number in range(30):
+        learner.admitted(learner.sent(0.005, 0.0, 22.0 + number * 1.2))
+    learner.refused(learner.sent(0.005, 0.0, 58.0), 58.1, 88.1, 1.0)
+    assert learner.wait_s(59.1) == 0
+    return learner.sent(0.005, 0.0, 59.1)
+
+
+def test_what_a_slowly_refused_probe_seemed_to_tell_leaves_nothing_behind():
+    """The next refusal's end is judged as if the probe had been waited for."""
+    waited, presumed = RateLearner(), RateLearner()
+    for learner in (waited, presumed):
+        probe = _refused_again(learner)
+        if learner is presumed:
+            assert learner.wait_s(59.9) == 0, "nothing was heard, so it was admitted"
+        learner.refused(probe, 60.0, 90.0, 0.5)
+        assert learner.wait_s(60.5) == 0
+        learner.admitted(learner.sent(0.005, 0.0, 60.5))
+    assert presumed.requests.belief == waited.requests.belief
+    assert presumed.requests.since == waited.requests.since
+    assert presumed.requests.belief.estimate < 1, "less came in since the bucket was empty than in the minute"
+
+
+def test_a_slowly_refused_probe_shortens_no_newer_hold():
+    """A call that went after it was refused first, and named a longer wait: that one holds."""
+    learner = RateLearner()
+    probe = _refused_again(learner)
+    assert learner.wait_s(59.9) == 0
+    learner.refused(learner.sent(0.005, 0.0, 59.9), 60.0, 90.0, 30.0)
+    learner.refused(probe, 60.1, 90.1, 1.0)
+    assert learner.wait_s(60.1) == pytest.approx(29.9)
+
+
+def test_a_slowly_refused_probe_leaves_a_newer_one_to_tell():
+    """Its answer ends the refusal, which began before both."""
+    learner = RateLearner()
+    probe = _refused_again(learner)
+    assert learner.wait_s(59.9) == 0
+    learner.refused(learner.sent(0.005, 0.0, 59.9), 60.0, 90.0, 0.1)
+    assert learner.wait_s(60.1) == 0
+    newer = learner.sent(0.005, 0.0, 60.1)
+    learner.refused(probe, 60.2, 90.2, 1.0)
+    assert learner.phase is Phase.PROBING
+    learner.admitted(newer)
+    assert learner.phase is Phase.OPEN
+    assert learner.requests.belief.estimate < 1, "less came in since the bucket was empty than in the minute"
+
+
+def test_a_probe_that_is_refused_after_a_newer_refusal_ended_is_no_news():
+    """What came later tells more: nothing is taken back, nobody waits."""
+    learner = RateLearner()
+    probe = _refused_again(learner)
+    assert learner.wait_s(59.9) == 0
+    learner.refused(learner.sent(0.005, 0.0, 59.9), 60.0, 90.0, 0.1)
+    assert learner.wait_s(60.1) == 0
+    learner.admitted(learner.sent(0.005, 0.0, 60.1))
+    believed = learner.requests.belief
+    learner.refused(probe, 60.3, 90.3, 1.0)
+    assert (learner.phase, learner.requests.belief) == (Phase.OPEN, believed)
 
 
 def test_the_longest_retry_after_holds_all_calls():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_app.escalate.limit_belief import CLIMB, CLIMB_MIN, CLIMB_WEAK, SHARE_MIN, Belief
+from stream_app.escalate.limit_belief import CLIMB, CLIMB_WEAK, SHARE_MIN, Belief
 from stream_app.escalate.token_bucket import Limits
 from tests.escalate.demand import arrive, minutes_used, shares, trouble
 from tests.escalate.paces import Setting
@@ -87,7 +87,7 @@ def test_429s_now_and_then_never_take_the_limit_away(demand, refused):
         assert _at_full_again_s(believed[over_s:]) <= 600, f"seed {seed}"
 
 
-@pytest.mark.parametrize(("climb", "within_s"), [(CLIMB, 690), (CLIMB_MIN, 780), (CLIMB_WEAK, 300)])
+@pytest.mark.parametrize(("climb", "within_s"), [(CLIMB, 780), (CLIMB_WEAK, 300)])
 def test_the_configured_limit_is_believed_again_from_any_depth(climb, within_s):
     """While nothing is refused: from the least that is believed within 13 minutes, never falling on the way."""
     belief = Belief(SHARE_MIN, SHARE_MIN, SHARE_MIN, 0.0, climb)
