@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +12,6 @@ from stream_app.escalate.outbox import given_up
 from stream_app.escalate.parked_work import ParkedWork, Spared, may_start
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
 
     from stream_app.escalate.admission import Admission
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from stream_app.settings import Llm
 
 log = logging.getLogger(__name__)
+
+STARTS_AT_ONCE = 10
+"""A started event is decoded, rendered and sent in the event loop's next turn, about a millisecond each, and all of
+a turn before any timer: more of them wait for the turn after it, so that heartbeats and commits go on time."""
 
 
 class Runs(Protocol):
@@ -61,21 +65,36 @@ class Starting:
         self._parked: set[asyncio.Task[None]] = set()
         """Those of parked events, also where their partition has gone: their calls go on."""
         self._spared = Spared()
+        self._going_on = False
+        """More is started in the event loop's next turn."""
 
     def fill(self) -> None:
         """Starts what may be started, one of each partition in turn; nothing while the group may have expelled us."""
-        if self._lane.in_doubt:
+        if self._lane.in_doubt or self._going_on:
             return
+        started = 0
         while len(self.under_way) < self._llm.max_in_flight:
+            if started == STARTS_AT_ONCE:
+                self._going_on = True
+                asyncio.get_running_loop().call_soon(self._go_on)
+                return
             if (turn := self._works.next_item()) is None:
                 break
             self._start(turn[0], self._handle(*turn))
+            started += 1
         if len(self.under_way) >= self._llm.max_in_flight and self._others_wait:
             self._admission.give_way()  # each slot they leave is filled when its task has ended
         while self._is_free:
             if (parked := self._works.next_parked(self._now_s(), self._admission.owns)) is None:
                 return
             self._start(parked[0], self._correct(*parked))
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        try:
+            self.fill()
+        except Exception as error:  # noqa: BLE001 - any bug
+            self._lane.failed(error)
 
     @property
     def _is_free(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import TYPE_CHECKING
 
@@ -204,3 +205,33 @@ async def test_the_end_of_a_try_for_a_partition_that_went_away_tells_all_the_sam
     await settled()
     assert not lost.resting
     assert await lane.tick() == 0
+
+
+async def test_a_crowd_is_started_over_several_turns_of_the_event_loop(make):
+    """What is started runs before the loop's next timer: a hundred at once would make heartbeats and commits late."""
+    lane = make(most=1_000, parked=0)
+    lane.escalated.arrived([Record(offset, b"x") for offset in range(100)], [time.time() + 60.0] * 100)
+    turns = [0]
+    lane.starting.fill()
+    while len(lane.calls.outcomes) < 100 and len(turns) < 100:
+        await asyncio.sleep(0)
+        turns.append(len(lane.calls.outcomes))
+        lane.starting.fill()  # whoever calls it meanwhile does not hurry it
+    assert lane.calls.outcomes == list(range(100))
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 10
+
+
+async def test_a_bug_in_a_later_turn_ends_the_lane(make):
+    """Asyncio would only log what a callback raises."""
+    lane, failures = make(most=1_000, parked=0), []
+    lane.failed = failures.append
+    lane.escalated.arrived([Record(offset, b"x") for offset in range(20)], [time.time() + 60.0] * 20)
+    lane.starting.fill()
+    bug = RuntimeError("bug")
+
+    def next_item():
+        raise bug
+
+    lane.works.next_item = next_item
+    await settled()
+    assert failures == [bug]
