@@ -45,12 +45,15 @@ class Assignment:
         owner: Owner,
         make_output: Callable[[TopicPartition], TransactionalOutput],
         fail: Callable[[BaseException], None],
+        lead: str,
     ) -> None:
+        """`lead` is the topic whose partitions open first: those of other topics are in no hurry."""
         self.owned: dict[TopicPartition, OwnedPartition] = {}
         self._work = work
         self._owner = owner
         self._make_output = make_output
         self._fail = fail
+        self._lead = lead
         self._handing_over: asyncio.Task[None] | None = None
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -64,6 +67,8 @@ class Assignment:
 
     async def _open(self, partition: OwnedPartition, consumer: AIOKafkaConsumer, begins: Begins) -> None:
         """The four steps at the head of this module."""
+        if partition.tp.topic != self._lead:
+            await self._leading_are_open()
         try:
             committed = await open_partition(partition, begins)
         except MembershipLost as loss:
@@ -80,6 +85,14 @@ class Assignment:
         partition.life.ready(committed.offset)
         self._work.opened(partition, committed)
         self._owner.wake()
+
+    async def _leading_are_open(self) -> None:
+        """Waits for the openings of the leading topic, whatever becomes of them."""
+        openings = {
+            one.opening for one in self.owned.values() if one.tp.topic == self._lead and one.opening is not None
+        }
+        if openings:
+            await asyncio.wait(openings)
 
     def _note_opening(self, partition: OwnedPartition, task: asyncio.Task[None]) -> None:
         """An opening that dies of something unforeseen ends the worker: nobody else would ever look at it.

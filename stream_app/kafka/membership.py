@@ -85,7 +85,7 @@ class Membership(ConsumerRebalanceListener):
         self._fetch = fetch
         self._batch_bytes_max = min(batch_bytes_max, BATCH_BYTES_MAX)
         self._make_output = make_output
-        self._assignment = Assignment(work, self, self._output, self._fail)
+        self._assignment = Assignment(work, self, self._output, self._fail, topic)
         self._epoch = 0
         self._leaving = False
         self._losses = Losses(group)
