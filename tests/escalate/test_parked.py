@@ -265,3 +265,20 @@ async def test_the_same_question_is_asked_once_after_all(stack, llm, prefix):  #
     assert escalated.corrections_per_source(decisions) == Counter(range(30))
     assert len(llm.calls()) == 1
     assert Counter(decision["usage"]["cached"] for decision in decisions) == {True: 29, False: 1}
+
+
+async def test_the_parked_topic_opens_last(stack, llm, prefix):  # noqa: F811
+    """Its partitions are in no hurry: an opening of theirs must not hold up one that a failover waits for."""
+    settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix)
+    opened: list[str] = []
+    async with working(settings) as (lane, _):
+        begins = lane.opened
+
+        def noted(partition, committed) -> None:
+            opened.append(partition.tp.topic)
+            begins(partition, committed)
+
+        lane.opened = noted
+        await until(lambda: len(opened) == 2 * escalated.PARTITIONS, 60.0)
+    assert set(opened[: escalated.PARTITIONS]) == {settings.kafka.names.escalations}
+    assert set(opened[escalated.PARTITIONS :]) == {settings.kafka.names.parked}
