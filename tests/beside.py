@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Beside(ABC):
@@ -24,3 +27,15 @@ class Beside(ABC):
 
     @abstractmethod
     def _run(self) -> None: ...
+
+
+class Every(Beside):
+    """Does something every so many seconds."""
+
+    def __init__(self, every_s: float, do: Callable[[], None]) -> None:
+        super().__init__()
+        self._every_s, self._do = every_s, do
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._do()

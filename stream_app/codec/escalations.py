@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from stream_app.codec.headers import SHUNT_ESCALATION, RecordHeaders
+from stream_app.codec.headers import SHUNT_ESCALATION, RecordHeaders, take_last
 from stream_app.errors import UnreadableRecord
 from stream_app.events import Escalation, Headers
 
@@ -32,16 +32,9 @@ def decode_escalation(headers: RecordHeaders) -> EscalatedRecord:
 
     Raises UnreadableRecord (`bad_escalation`) where there is none or it is no escalation.
     """
-    for place in range(len(headers) - 1, -1, -1):
-        name, value = headers[place]
-        if name == SHUNT_ESCALATION:
-            try:
-                escalation = _decode(value or b"")
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise UnreadableRecord("bad_escalation", f"the header {name}: {error}") from error
-            if not escalation.asks or any(len(set(ask.labels)) < _LABELS_MIN for ask in escalation.asks):
-                raise UnreadableRecord("bad_escalation", f"the header {name} asks nothing that can be answered")
-            if {*escalation.tasks} != {*escalation.sure, *(ask.task for ask in escalation.asks)}:
-                raise UnreadableRecord("bad_escalation", f"the header {name}: tasks are not those asked and sure")
-            return EscalatedRecord(escalation, (*headers[:place], *headers[place + 1 :]))
-    raise UnreadableRecord("bad_escalation", f"there is no header {SHUNT_ESCALATION}")
+    escalation, rest = take_last(headers, SHUNT_ESCALATION, _decode, "bad_escalation")
+    if not escalation.asks or any(len(set(ask.labels)) < _LABELS_MIN for ask in escalation.asks):
+        raise UnreadableRecord("bad_escalation", f"the header {SHUNT_ESCALATION} asks nothing that can be answered")
+    if {*escalation.tasks} != {*escalation.sure, *(ask.task for ask in escalation.asks)}:
+        raise UnreadableRecord("bad_escalation", f"the header {SHUNT_ESCALATION}: tasks are not those asked and sure")
+    return EscalatedRecord(escalation, rest)

@@ -5,9 +5,14 @@ Kafka lets a header stand more than once and lets its value be null; a reader ta
 """
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
+import msgspec
+
+from stream_app.errors import UnreadableRecord
+
+T = TypeVar("T")
 RecordHeaders = Sequence[tuple[str, bytes | None]]
 """Headers as a client hands them over."""
 
@@ -35,6 +40,24 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 def last_by_name(headers: RecordHeaders) -> dict[str, bytes]:
     """Header name -> its last value; a null value reads as empty."""
     return {name: value or b"" for name, value in headers}
+
+
+def take_last(
+    headers: RecordHeaders, name: str, decode: Callable[[bytes], T], cause: str
+) -> tuple[T, tuple[tuple[str, bytes | None], ...]]:
+    """What the last header of that name says by `decode`, a msgspec decoder's, and the headers without it.
+
+    Raises UnreadableRecord (`cause`) where there is none or it cannot be decoded.
+    """
+    for place in range(len(headers) - 1, -1, -1):
+        found, value = headers[place]
+        if found == name:
+            try:
+                said = decode(value or b"")
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise UnreadableRecord(cause, f"the header {name}: {error}") from error
+            return said, (*headers[:place], *headers[place + 1 :])
+    raise UnreadableRecord(cause, f"there is no header {name}")
 
 
 def valid_traceparent(value: bytes | None) -> bytes | None:

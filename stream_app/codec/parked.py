@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from stream_app.codec.headers import SHUNT_PARKED, RecordHeaders
+from stream_app.codec.headers import SHUNT_PARKED, RecordHeaders, take_last
 from stream_app.errors import UnreadableRecord
 from stream_app.events import Headers, Parked
 
@@ -22,14 +22,7 @@ def decode_parked(headers: RecordHeaders) -> tuple[Parked, Headers]:
 
     Raises UnreadableRecord (`bad_parked`) where there is none, or it says nothing that could be corrected.
     """
-    for place in range(len(headers) - 1, -1, -1):
-        name, value = headers[place]
-        if name == SHUNT_PARKED:
-            try:
-                parked = _decode(value or b"")
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise UnreadableRecord("bad_parked", f"the header {name}: {error}") from error
-            if parked.revision < 0:
-                raise UnreadableRecord("bad_parked", f"the header {name}: no final has revision {parked.revision}")
-            return parked, (*headers[:place], *headers[place + 1 :])
-    raise UnreadableRecord("bad_parked", f"there is no header {SHUNT_PARKED}")
+    parked, rest = take_last(headers, SHUNT_PARKED, _decode, "bad_parked")
+    if parked.revision < 0:
+        raise UnreadableRecord("bad_parked", f"the header {SHUNT_PARKED}: no final has revision {parked.revision}")
+    return parked, rest

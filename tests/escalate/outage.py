@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from tests.beside import Every
 from tests.escalate.workers import PARTITIONS, Pipeline, until
 from tests.kafka.reading import committed_and_end
 
@@ -182,22 +183,15 @@ def parked_lag(made: Pipeline) -> int:
 @contextmanager
 def fed(made: Pipeline, per_s: float) -> Generator[None]:
     """So many new events a second while the block runs."""
-    over = threading.Event()
+    began_s, produced = time.monotonic(), made.produced
 
     def feed() -> None:
-        began_s, produced = time.monotonic(), made.produced
-        while not over.wait(0.25):
-            due = int((time.monotonic() - began_s) * per_s) - (made.produced - produced)
-            if due > 0:
-                made.produce(due)
+        due = int((time.monotonic() - began_s) * per_s) - (made.produced - produced)
+        if due > 0:
+            made.produce(due)
 
-    feeding = threading.Thread(target=feed, daemon=True)
-    feeding.start()
-    try:
+    with Every(0.25, feed):
         yield
-    finally:
-        over.set()
-        feeding.join()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
@@ -23,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_app.escalate.start import group_of
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import create, plan
+from tests.beside import Every
 from tests.conftest import run_apart
 from tests.escalate import escalated
 from tests.kafka.reading import committed_and_end, produce
@@ -186,25 +186,18 @@ class Pipeline:
     @contextmanager
     def fed(self, role: str) -> Generator[None]:
         """New records for the lane's partitions all the time, while the block runs."""
-        over = threading.Event()
 
         def feed() -> None:
-            while not over.wait(0.25):
-                if role == "escalate":
-                    self.produce(2 * PARTITIONS)
-                    continue
-                numbers = range(self.produced, self.produced + 2 * PARTITIONS)
-                values = [json.dumps({"id": f"r-{number}", "text": f"good {number}"}).encode() for number in numbers]
-                produce(self.servers, self.settings.kafka.input_topic, list(values), partitions=PARTITIONS)
-                self.produced += len(values)
+            if role == "escalate":
+                self.produce(2 * PARTITIONS)
+                return
+            numbers = range(self.produced, self.produced + 2 * PARTITIONS)
+            values = [json.dumps({"id": f"r-{number}", "text": f"good {number}"}).encode() for number in numbers]
+            produce(self.servers, self.settings.kafka.input_topic, list(values), partitions=PARTITIONS)
+            self.produced += len(values)
 
-        feeding = threading.Thread(target=feed, daemon=True)
-        feeding.start()
-        try:
+        with Every(0.25, feed):
             yield
-        finally:
-            over.set()
-            feeding.join()
 
     @contextmanager
     def decisions(self) -> Generator[Iterator[tuple[int, float, float]]]:
