@@ -11,7 +11,8 @@ same stream on real Kafka and a provider each, all side by side: one worker of t
   first half allows more than 1 for a while);
 * 429s, in the whole time;
 * added latency: from the writing of an event of the first half to the admission of the call that answered it;
-* unanswered: events of the first half that never were.
+* unanswered: events of the first half that never were;
+* twice: answers to an event that had one.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ class Run:
             "added_p50_s": None if p50_s is None else round(float(p50_s), 3),
             "added_p99_s": None if p99_s is None else round(float(p99_s), 3),
             "unanswered": len(calm) - len(waits_s),
+            "twice": len(admitted) - len(answered_s),
             "calls": len(calls),
         }
 
@@ -204,7 +206,7 @@ async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """For a person."""
-    names = ("provider", "client", "utilisation", "refused", "added_p50_s", "added_p99_s", "unanswered")
+    names = ("provider", "client", "utilisation", "refused", "added_p50_s", "added_p99_s", "unanswered", "twice")
     cells = [names, *([str(row[name]) for name in names] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)

@@ -216,7 +216,7 @@ async def empty_scene(
     admission: TokenAdmission = TokenAdmission.MAX_TOKENS,
     headers: HeaderStyle = HeaderStyle.OPENAI,
 ) -> tuple[Scene, Settings]:
-    """Provider and topics of a case; nothing to ask yet, and no worker."""
+    """Provider and topics of a case, named as the folder; nothing to ask yet, and no worker."""
     folder.mkdir()
     llm = LlmServer(
         folder / "llm.log",
@@ -233,7 +233,7 @@ async def empty_scene(
     await llm.start()
     settings = write_settings(
         folder,
-        case.name,
+        folder.name,
         bootstrap_servers=stack.bootstrap_servers,
         triton="127.0.0.1:1",
         llm_base_url=llm.base_url,
