@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 AS_A_USER = "stream_app.cli"
 RESTART_PAUSE_S = 1.0
+NOTHING_ANSWERED = re.compile(r"no (Kafka broker|Triton) answers at")
+"""What a worker says last that finds its servers away at its start; it leaves with status 1."""
 
 
 @dataclass
@@ -144,7 +147,8 @@ class Fleet:
     def leave(self, name: str, within_s: float) -> tuple[int, float]:
         """SIGTERM: the exit status, and how long the drain took; -9 where it had to be killed after `within_s`.
 
-        One that has just ended by itself, for lack of a broker, say, stands in `exits` and has nothing to drain: 0.
+        One that has just ended by itself, or was about to for lack of a broker at its start, stands in `exits` and has
+        nothing to drain: 0.
         """
         worker = self.workers[name]
         with self._lock:
@@ -156,10 +160,16 @@ class Fleet:
             process.terminate()
         began_s = time.monotonic()
         try:
-            return process.wait(within_s), time.monotonic() - began_s
+            status = process.wait(within_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            return process.wait(), time.monotonic() - began_s
+            status = process.wait()
+        took_s = time.monotonic() - began_s
+        if status == 1 and NOTHING_ANSWERED.search(self.last_line(worker)):
+            with self._lock:
+                self._note_exit(worker)
+            return 0, took_s
+        return status, took_s
 
     def end(self, within_s: float = 60.0) -> dict[str, int]:
         """SIGTERM to all; their exit statuses."""
