@@ -147,8 +147,8 @@ class Fleet:
     def leave(self, name: str, within_s: float) -> tuple[int, float]:
         """SIGTERM: the exit status, and how long the drain took; -9 where it had to be killed after `within_s`.
 
-        One that has just ended by itself, or was about to for lack of a broker at its start, stands in `exits` and has
-        nothing to drain: 0.
+        One that has just ended by itself, or was about to (there was no broker), stands in `exits` and has nothing to
+        drain: 0.
         """
         worker = self.workers[name]
         with self._lock:
