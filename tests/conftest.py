@@ -22,6 +22,9 @@ ROOT = Path(__file__).parent.parent
 TEST_MODELS = ROOT / "tests" / "models"
 SHIPPED_MODELS = ROOT / "triton_models"
 
+CROWDING = ("tests/faults/", "tests/escalate/test_failover.py", "tests/escalate/test_second_endpoint.py")
+"""They keep both cores busy, or measure seconds that such neighbours would lengthen."""
+
 T = TypeVar("T")
 
 
@@ -29,6 +32,15 @@ def pytest_configure() -> None:
     """What a shell starts in the background ignores Ctrl-C, and so would every process that the tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file stays in one process; those that crowd each other out share one, and go first, for they take longest."""
+    for item in items:
+        file = item.location[0]
+        item.add_marker(pytest.mark.xdist_group("crowding" if file.startswith(CROWDING) else file))
+    items.sort(key=lambda item: not item.location[0].startswith(CROWDING))
 
 
 def run_apart(coroutine: Coroutine[object, object, T]) -> T:
