@@ -16,10 +16,10 @@ demo: $(VENV)/.for-demo
 	@$(BIN)/shunt demo $(ARGS)
 
 # Line and branch coverage, of the workers' processes too (see [tool.coverage] in pyproject.toml). Three at a time,
-# each with a stack of its own: most tests wait for servers more than they compute. The groups are files, but for those
-# that must not run beside each other (tests/conftest.py), in the order of their collection.
+# each with a stack of its own: most tests wait for servers more than they compute. Whole files, in the order of
+# their collection, but for those that must not run beside each other (tests/conftest.py).
 test: lint
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: install
 	$(BIN)/ruff check .

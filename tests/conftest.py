@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pytest
 from aiokafka.admin import NewTopic
+from xdist.scheduler import LoadFileScheduling
 
 from stream_app.kafka.connection import Connection
 from stream_app.local.llm.options import StandInOptions
@@ -34,13 +35,23 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file stays in one process; those that crowd each other out share one, and go first, for they take longest."""
-    for item in items:
-        file = item.location[0]
-        item.add_marker(pytest.mark.xdist_group("crowding" if file.startswith(CROWDING) else file))
+    """Those that crowd each other out go first, for they take longest."""
     items.sort(key=lambda item: not item.location[0].startswith(CROWDING))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
+    """A file stays in one process, and those that crowd each other out share one."""
+    return Files(config, log)
+
+
+class Files(LoadFileScheduling):
+    """Whole files, but for the crowding ones, which are as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "crowding" if file.startswith(CROWDING) else file
 
 
 def run_apart(coroutine: Coroutine[object, object, T]) -> T:
