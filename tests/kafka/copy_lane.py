@@ -49,6 +49,7 @@ class CopyLane:
         )
         self.pending: dict[OwnedPartition, list[ConsumerRecord]] = {}
         self.tasks: dict[OwnedPartition, asyncio.Task[None]] = {}
+        self.failures: list[BaseException] = []
         self.copied = 0
         self.losses = 0
 
@@ -68,7 +69,13 @@ class CopyLane:
 
     def _start(self, partition: OwnedPartition) -> None:
         if partition not in self.tasks or self.tasks[partition].done():
-            self.tasks[partition] = asyncio.create_task(self._copy(partition))
+            task = self.tasks[partition] = asyncio.create_task(self._copy(partition))
+            task.add_done_callback(self._note_failure)
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        """Kept here: the next task of its partition takes its place."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failures.append(error)
 
     async def _copy(self, partition: OwnedPartition) -> None:
         while records := self.pending.get(partition):

@@ -79,20 +79,14 @@ async def test_a_refused_produce_loses_nothing(stack, make_topic, unique_name, m
     produce(stack.bootstrap_servers, source, [b"x" * 50_000])
     # Uncompressed, or fifty thousand equal letters would fit.
     lane = CopyLane(stack.bootstrap_servers, source, target, group, make_output=make_output, compression="none")
-    refused: list[BaseException] = []
-
-    def ended() -> bool:  # the lane's tick may have committed a position before, by a task of its own
-        refused.extend(error for t in lane.tasks.values() if t.done() and (error := t.exception()) is not None)
-        return task.done() or lane.copied == 1 or bool(refused)
-
     async with running(lane) as task:
-        await until(ended)
+        await until(lambda: task.done() or lane.copied == 1 or bool(lane.failures))
     assert read_all(stack.bootstrap_servers, target) == []
     committed = committed_and_end(stack.bootstrap_servers, source, group)[0][0]
     if survives:
-        assert isinstance(refused[0], DeliveryRefused)
-        assert "MessageSizeTooLarge" in refused[0].one_line()
-        assert "max.message.bytes" in refused[0].one_line()
+        assert isinstance(lane.failures[0], DeliveryRefused)
+        assert "MessageSizeTooLarge" in lane.failures[0].one_line()
+        assert "max.message.bytes" in lane.failures[0].one_line()
         assert committed < 1
     else:
         assert committed == 1
