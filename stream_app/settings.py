@@ -113,7 +113,13 @@ class Triton(Section):
 
 
 class Task(Section):
-    """One question about every event, with a fixed label set and one dial."""
+    """One question about every event, with a fixed label set and one dial.
+
+    The dial is `target_error`, or `threshold` by hand. Where labels matter differently, `precision_min` (of what is
+    accepted with a label, so much is truly of it) and `miss_max` (of what truly is of a label, at most so much is
+    accepted as something else) stand beside a target or in its place. Precision is that in traffic of the stated
+    `prevalence`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     labels: tuple[str, ...] | dict[str, str] | None = None
@@ -121,13 +127,30 @@ class Task(Section):
     tiers: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
     target_error: Share | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    precision_min: dict[str, Share] = Field(default_factory=dict)
+    miss_max: dict[str, Share] = Field(default_factory=dict)
+    prevalence: dict[str, Share] = Field(default_factory=dict)
+    """label -> its share of the traffic. Left out: as in the calibration sample."""
 
     @model_validator(mode="after")
     def _one_dial(self) -> Task:
-        dials = [self.target_error, self.threshold]
-        if sum(dial is not None for dial in dials) != 1:
-            raise ValueError("give exactly one of target_error and threshold")
+        by_label = bool(self.precision_min or self.miss_max)
+        if self.target_error is not None and self.threshold is not None:
+            raise ValueError("give one of target_error and threshold, not both")
+        if self.threshold is not None and by_label:
+            raise ValueError("a threshold by hand promises nothing: leave precision_min and miss_max out")
+        if self.target_error is None and self.threshold is None and not by_label:
+            raise ValueError(
+                "give target_error, or threshold, or precision_min and miss_max for the labels that matter"
+            )
+        if sum(self.prevalence.values()) > 1:
+            raise ValueError("prevalence: the labels' shares add up to more than 1")
         return self
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it decides by a cut that nobody certified."""
+        return self.threshold is not None
 
     @field_validator("labels")
     @classmethod

@@ -13,7 +13,7 @@ from stream_app.cli.configured import configured
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.errors import SettingsError
-from stream_app.routing.policy import Policy, TaskPolicy, dump_policy, load_policy
+from stream_app.routing.policy import Policy, Promised, TaskPolicy, dump_policy, load_policy
 from stream_app.settings import Settings, Task
 from stream_app.training.calibrate import Calibrated, Terms, calibrate_on, merged
 from stream_app.training.evaluate import helped
@@ -50,7 +50,7 @@ def calibrate(
     each_file: bool,
     out: Path,
 ) -> None:
-    """Certify each task's target_error on labelled texts (JSON Lines, .gz too) and write the policy.
+    """Certify what each task promises on labelled texts (JSON Lines, .gz too) and write the policy.
 
     Rows need `text` and `label` (or `labels`: task -> label), and `group` where rows belong together. The rows
     are split in three: to calibrate confidence, to certify the cut, to test. A policy file that is there already
@@ -58,7 +58,7 @@ def calibrate(
     """
     tasks = calibrated_tasks(settings, names)
     policy = load_policy(out.read_bytes(), str(out)) if out.exists() else None
-    certified = sum(task.target_error is not None for task in settings.tasks)
+    certified = sum(not task.by_hand for task in settings.tasks)
     terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llm)
     for task in tasks:
         recorded = [read_recorded(file, task.name, half) for file in files]
@@ -72,15 +72,17 @@ def calibrate(
 
 
 def calibrated_tasks(settings: Settings, names: Sequence[str]) -> list[Task]:
-    """The tasks of these names, or the only one with a target_error. Raises SettingsError."""
-    by_name = {task.name: task for task in settings.tasks if task.target_error is not None}
+    """The tasks of these names, or the only one that is to be certified. Raises SettingsError."""
+    by_name = {task.name: task for task in settings.tasks if not task.by_hand}
     if not by_name:
-        raise SettingsError("no task has a target_error", advice="calibration certifies one: set it in the settings")
+        raise SettingsError(
+            "no task has anything to certify", advice="set target_error, or precision_min and miss_max"
+        )
     if not names and len(by_name) > 1:
         raise SettingsError(f"there are {len(by_name)} tasks", advice=f"say --task {' or --task '.join(by_name)}")
     for name in names:
         if name not in by_name:
-            raise SettingsError(f"no task {name} has a target_error", advice=f"there is {', '.join(by_name)}")
+            raise SettingsError(f"no task {name} is to be certified", advice=f"there is {', '.join(by_name)}")
     return [by_name[name] for name in (names or by_name)]
 
 
@@ -120,15 +122,29 @@ def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
         pool = " + ".join(f"{member.weight:.2f} {member.model}:{member.version}" for member in tier.members)
         lines.append((f"tier {place}", f"{pool}{', isotonic' if tier.isotonic else ''}; accepts {coverage:.1%}"))
     if certificate is None or task.tiers[0].threshold is None:
-        lines.append(("certified", f"nothing at {task.target_error:.2%}"))
+        lines.append(("certified", "nothing"))
     else:
         seen = f"{certificate.wrong:,} of {certificate.accepted:,}; bound {certificate.error_bound:.2%}"
-        promise = f"at most {certificate.error_max:.2%} of the accepted are wrong, {1 - certificate.delta:.1%} sure"
-        promise += ", in each file" if certificate.each_file else ""
+        sure = f"{1 - certificate.delta:.1%} sure" + (", in each file" if certificate.each_file else "")
         own = task.tiers[0].label_thresholds or dict.fromkeys(task.labels, task.tiers[0].threshold)
-        lines.append(("cut", ", ".join(f"{label} {cut:.4f}" for label, cut in own.items())))
-        lines.append(("certified", f"{promise} ({seen})"))
+        cuts = (f"{label} {'never' if cut is None else f'{cut:.4f}'}" for label, cut in own.items())
+        lines.append(("cut", ", ".join(cuts)))
+        most = (
+            ""
+            if certificate.error_max is None
+            else f"at most {certificate.error_max:.2%} of the accepted are wrong, "
+        )
+        lines.append(("certified" if most else "wrong", f"{most}{sure} ({seen})"))
+        lines += [("certified", f"{_promised(one)}, {sure} (bound {one.bound:.2%})") for one in certificate.labels]
     lines.append(("on the test rows", f"{measured.coverage:.1%} accepted, {error} of them wrong"))
     lines.append(("small models alone", f"{measured.small_accuracy:.2%} right"))
     lines.append(("calibration error", f"{measured.expected_calibration_error:.4f} (15 bins)"))
     return lines
+
+
+def _promised(one: Promised) -> str:
+    """A label's promise in words."""
+    if one.what == "missed":
+        return f"of what is {one.label} at most {one.share_max:.2%} is accepted as something else"
+    where = "" if one.prevalence is None else f" where {one.prevalence:.2%} of the traffic is"
+    return f"of what is accepted as {one.label} at most {one.share_max:.2%} is wrong{where}"

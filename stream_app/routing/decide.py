@@ -5,6 +5,7 @@ the scores back, and `routed` holds the outcome. About 60 ns a record with one t
 records a batch; the one step done in Python per record is the script check, and only with a policy.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -38,7 +39,8 @@ class Knots:
 class Tier:
     """One model, or several pooled. `threshold` None accepts nothing.
 
-    `label_thresholds` holds each label's own cut, by label index; empty, `threshold` is that of all.
+    `label_thresholds` holds each label's own cut, by label index (infinite: never accepted); empty, `threshold` is
+    that of all.
     """
 
     models: tuple[ServedModel, ...]
@@ -48,8 +50,11 @@ class Tier:
     label_thresholds: tuple[float, ...] = ()
 
     def threshold_of(self, label: int) -> float | None:
-        """The cut an answer of that label is held against."""
-        return self.label_thresholds[label] if self.label_thresholds else self.threshold
+        """The cut an answer of that label is held against; None where it is never accepted."""
+        if not self.label_thresholds:
+            return self.threshold
+        own = self.label_thresholds[label]
+        return own if math.isfinite(own) else None
 
     @property
     def ref(self) -> str:

@@ -34,29 +34,45 @@ class Isotonic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class TierPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How one tier's confidence is made, and the cut it is held against (None: nothing is accepted here).
 
-    `label_thresholds` holds the cuts of labels that have their own; `threshold` is that of the others.
+    `label_thresholds` holds the cuts of labels that have their own (None: never accepted); `threshold` is that of the
+    others.
     """
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1)]
     isotonic: Isotonic | None = None
     threshold: Probability | None
-    label_thresholds: dict[str, Probability] = {}
+    label_thresholds: dict[str, Probability | None] = {}
+
+
+class Promised(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """One line of a certificate: a share of at most `share_max`, and the bound of what was seen at the cut.
+
+    `wrong` is the share of wrong among what is accepted, with `label` or with any; carried to `prevalence` where
+    that is stated. `missed` is the share, of all that truly is of `label`, that is accepted as something else.
+    """
+
+    what: Literal["wrong", "missed"]
+    label: str | None = None
+    share_max: Probability
+    bound: Probability
+    prevalence: Probability | None = None
 
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was shown on the certification sample: with probability 1 - delta over such samples, the share of
-    wrong answers among accepted ones is at most `error_max` (the target), and `error_bound` is the
-    Clopper-Pearson bound of what was seen at the cut. With `each_file` both hold in every file of the sample by
-    itself (the bound is the worst file's), and so for any mixture of such texts.
+    wrong answers among accepted ones is at most `error_max` (the target, None if there is none) and all of `labels`
+    holds. `error_bound` is the Clopper-Pearson bound of the wrong seen at the cut. With `each_file` all hold in every
+    file of the sample by itself (the bounds are the worst file's), and so for any mixture of such texts.
     """
 
-    error_max: Probability
+    error_max: Probability | None
     delta: Probability
     rows: Count
     accepted: Count
     wrong: Count
     error_bound: Probability
     each_file: bool = False
+    labels: tuple[Promised, ...] = ()
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -109,7 +125,10 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
     tiers: Annotated[tuple[TierPolicy, ...], msgspec.Meta(min_length=1)]
-    target_error: Probability
+    target_error: Probability | None
+    precision_min: dict[str, Probability] = {}
+    miss_max: dict[str, Probability] = {}
+    prevalence: dict[str, Probability] = {}
     reference: Literal["human", "llm"]
     certificate: Certificate | None
     domain: Domain

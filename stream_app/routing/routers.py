@@ -1,5 +1,6 @@
 """From settings, policy and what Triton serves to the routers that decide; what does not fit is refused."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -29,15 +30,14 @@ def task_routers(
 def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None) -> TaskRouter:
     labels = _labels(task, served)
     found = policy.tasks.get(task.name) if policy is not None else None
-    if found is None and task.target_error is not None:
+    if found is None and not task.by_hand:
         where = f"policy {policy.ref} has no task {task.name}" if policy else "there is no policy file"
         raise SettingsError(
-            f"task {task.name} has a target_error, but {where}",
+            f"task {task.name} is to be certified, but {where}",
             advice="make it with `shunt calibrate` and name it in [policy] file, or set a threshold by hand",
         )
     if found is not None and policy is not None:
         check_task(task, found, served, policy.ref)
-    by_hand = task.target_error is None
     tiers = tuple(
         _tier(names, served, labels, found.tiers[place] if found else None, task.threshold)
         for place, names in enumerate(task.tiers)
@@ -47,8 +47,8 @@ def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None
         labels=labels,
         llm_only=tuple(label for label in task.label_names if label not in labels),
         tiers=tiers,
-        certified=not by_hand and found is not None and found.certificate is not None,
-        uncertified_reason="manual" if by_hand else None,
+        certified=not task.by_hand and found is not None and found.certificate is not None,
+        uncertified_reason="manual" if task.by_hand else None,
         policy=policy.ref if found is not None and policy is not None else None,
         known_share_min=found.domain.known_share_min if found else 0.0,
         scripts=Scripts(found.domain.scripts) if found else None,
@@ -75,7 +75,9 @@ def _tier(
     if threshold is not None or found.threshold is None:
         return Tier(models, weights, threshold, knots)
     own = found.label_thresholds
-    cuts = tuple(own.get(label, found.threshold) for label in labels) if own else ()
+    # A label that is never accepted has no cut at all: None, and not just no cut of its own.
+    given = tuple(own.get(label, found.threshold) for label in labels) if own else ()
+    cuts = tuple(math.inf if cut is None else cut for cut in given)
     return Tier(models, weights, found.threshold, knots, cuts)
 
 
@@ -117,6 +119,9 @@ def check_task(task: Task, found: TaskPolicy, served: Mapping[str, ServedModel],
             f"{where} was made for target_error {found.target_error:g}, the settings have {task.target_error:g}",
             advice=f"{_RECALIBRATE}, or set target_error = {found.target_error:g}",
         )
+    for name in ("precision_min", "miss_max", "prevalence"):
+        if not task.by_hand and getattr(task, name) != getattr(found, name):
+            raise SettingsError(f"{where} was made for another {name} than the settings have", advice=_RECALIBRATE)
     for tier in found.tiers:
         for member in tier.members:
             _check_member(member, served[member.model], found.labels, where)

@@ -5,6 +5,7 @@ near-copy of it serves two. The cut is one number for all tiers, held against ea
 confidence: what is certified is the task as a whole, whichever tier accepted.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,8 +33,9 @@ from stream_app.routing.policy import (
     TierPolicy,
 )
 from stream_app.settings import Task
-from stream_app.training.cut import Judged, certified_cut, cuts_of
+from stream_app.training.cut import Judged, certified_cut, cuts_of, planned_cuts
 from stream_app.training.gain import Recorded, label_offsets
+from stream_app.training.promised import certificate, promises_of, refuse_unprovable
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
 from stream_app.training.rounding import shortest, to_six_digits
 from stream_app.training.scoring import Progress, route_scored, score
@@ -77,27 +79,42 @@ def calibrate_task(
     """Make one task's policy. `scores` holds each model's scores of all files' rows, in order.
 
     With probability 1 - delta over such samples the accepted answers are wrong in at most `task.target_error`
-    of the cases. Raises SettingsError where the sample is too small to certify that, with the number needed.
+    of the cases, and every label's promise holds. Raises SettingsError where the sample is too small to certify that,
+    with the number needed.
     """
-    if task.target_error is None:
-        raise SettingsError(f"task {task.name} has no target_error", advice="calibration certifies a target")
+    if task.by_hand:
+        raise SettingsError(
+            f"task {task.name} has a threshold by hand", advice="calibration certifies a target_error"
+        )
     rows = [row for file in files for row in file.rows]
     labels = served[task.models[0]].labels
     truth = np.array(label_indexes(rows, labels), np.intp)
     parts = split(rows)
     samples = by_file(files, parts.certification) if terms.each_file else [parts.certification]
-    refuse_too_few(task.target_error, terms.delta, len(rows), min(map(len, samples)))
+    promises = promises_of(task, labels, truth)
+    if task.target_error is not None:
+        refuse_too_few(task.target_error, terms.delta, len(rows), min(map(len, samples)))
+    refuse_unprovable(task, promises, truth, samples, len(labels), terms.delta)
     domain = _domain(task, rows, scores, parts.calibration)
     inside = _inside(task, domain, rows, scores)
     fitted = parts.calibration[inside[parts.calibration]]
     tiers = [fit_tier(tuple(served[name] for name in _names(tier)), scores, fitted, truth) for tier in task.tiers]
     judged = [_judged(tier, scores) for tier in tiers]
-    offsets = _offsets(terms.llm, rows, fitted, judged, labels)
-    cuts = cuts_of(judged, fitted, offsets)
-    own, certificate = certified_cut(cuts, judged, truth, inside, samples, task.target_error, terms.delta)
+    if len(set(judged[-1].label[fitted].tolist())) < 2:  # an answer to everything answers nothing
+        raise SettingsError(
+            f"task {task.name}: {' and '.join(task.models)} answer every text with the same label",
+            advice="train a model that tells the labels apart; its answers are right only as often as the label is",
+        )
+    if task.precision_min or task.miss_max:
+        cuts = planned_cuts(judged, truth, inside, parts.calibration, promises, len(labels))
+    else:
+        cuts = cuts_of(judged, fitted, _offsets(terms.llm, rows, fitted, judged, labels))
+    cut = certified_cut(cuts, judged, truth, inside, samples, promises, terms.delta)
+    own = () if cut is None else tuple(math.inf if math.isinf(one) else shortest(one) for one in cut.by_label)
+    strictest = max((one for one in own if math.isfinite(one)), default=None)
     # Equal cuts are one cut; else the strictest stands for any label without its own.
     apart = own if len(set(own)) > 1 else ()
-    tiers = [replace(tier, threshold=max(own, default=None), label_thresholds=apart) for tier in tiers]
+    tiers = [replace(tier, threshold=strictest, label_thresholds=apart) for tier in tiers]
     test = [rows[int(row)] for row in parts.test]
     router = _router(task, labels, tiers, domain)
     routed = route_scored(
@@ -107,8 +124,11 @@ def calibrate_task(
         labels=labels,
         tiers=tuple(_tier_policy(tier, labels) for tier in tiers),
         target_error=task.target_error,
+        precision_min=task.precision_min,
+        miss_max=task.miss_max,
+        prevalence=task.prevalence,
         reference="human",
-        certificate=certificate,
+        certificate=None if cut is None else certificate(task, cut, promises, labels, terms.delta),
         domain=domain,
         sample=_sample(files, parts, truth, labels),
         measured=measured(routed, truth[parts.test], len(tiers)),
@@ -239,7 +259,10 @@ def _tier_policy(tier: Tier, labels: tuple[str, ...]) -> TierPolicy:
             share_right=tuple(shortest(y) for y in knots.share_right),
         ),
         threshold=tier.threshold,
-        label_thresholds=dict(zip(labels, tier.label_thresholds, strict=True)) if tier.label_thresholds else {},
+        label_thresholds={
+            label: None if math.isinf(cut) else cut
+            for label, cut in zip(labels, tier.label_thresholds or (), strict=bool(tier.label_thresholds))
+        },
     )
 
 

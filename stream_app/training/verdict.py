@@ -9,11 +9,11 @@ HARDLY_ANY = 0.02
 
 def verdict(task: str, made: TaskPolicy, llm: WithLlm | None) -> str:
     """What the test rows say, in words a person can act on."""
-    target, escalated = made.target_error, 1 - made.measured.coverage
+    escalated = 1 - made.measured.coverage
     if made.certificate is None:
         return (
-            f"{task}: the small model is not good enough yet: no cut keeps the error of accepted answers under "
-            f"{target:.1%}, so every text goes to the LLM. Train on more labels, or raise target_error."
+            f"{task}: the small model is not good enough yet: no cut keeps {_promise(made)}, "
+            "so every text goes to the LLM. Train on more labels, or promise less."
         )
     if escalated <= HARDLY_ANY:
         return (
@@ -29,3 +29,10 @@ def verdict(task: str, made: TaskPolicy, llm: WithLlm | None) -> str:
     if llm.accuracy <= llm.small_accuracy:
         return f"{task}: the LLM does not help: {left}; {there}. The small model alone is as good."
     return f"{task}: the LLM helps here: {left}; {there}. Accuracy {llm.small_accuracy:.1%} -> {llm.accuracy:.1%}."
+
+
+def _promise(made: TaskPolicy) -> str:
+    """What was to be kept, in words."""
+    if made.precision_min or made.miss_max:
+        return "all that is promised"
+    return f"the error of accepted answers under {made.target_error or 0:.1%}"
