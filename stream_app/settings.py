@@ -224,6 +224,8 @@ class Endpoint(Section):
     """Prices; left out, the dated default table of `stream_app.escalate.prices` must know the model."""
     json_schema: bool = True
     """False for an endpoint without structured output: JSON mode, validated by us."""
+    second_opinion: bool = False
+    """Asked after one of the others, where the policy expects that to be worth it; never in their place."""
 
 
 class Llm(Section):
@@ -253,7 +255,18 @@ class Llm(Section):
     enrichment: dict[str, Any] = Field(default_factory=dict)
     """The JSON Schema of an object that the LLM fills beside the labels; it becomes the decision's `enrichment`."""
     endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1, max_length=ENDPOINTS_MAX)] = (Endpoint(),)
-    """In the order of their use: the second answers while the first is away, and so on."""
+    """In the order of their use: the second answers while the first is away, and so on. A second opinion stands last,
+    wherever it was written."""
+
+    @property
+    def in_turn(self) -> tuple[Endpoint, ...]:
+        """The endpoints that stand in for each other, in their order."""
+        return tuple(endpoint for endpoint in self.endpoints if not endpoint.second_opinion)
+
+    @property
+    def second_opinion(self) -> Endpoint | None:
+        """The endpoint for second opinions, if there is one."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.second_opinion), None)
 
     @field_validator("endpoints")
     @classmethod
@@ -268,6 +281,20 @@ class Llm(Section):
                     "would be used twice: leave one out"
                 )
         return value
+
+    @field_validator("endpoints")
+    @classmethod
+    def _one_second_opinion(cls, value: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """Beside an ordinary endpoint, and of another model: votes are told apart by the model's name."""
+        second = [endpoint for endpoint in value if endpoint.second_opinion]
+        others = [endpoint for endpoint in value if not endpoint.second_opinion]
+        if not others:
+            raise ValueError("a second opinion needs an endpoint without second_opinion, whose answer comes first")
+        if len(second) > 1:
+            raise ValueError("one endpoint may be the second opinion, not several")
+        if any(endpoint.model == second[0].model for endpoint in others if second):
+            raise ValueError(f"{second[0].model} cannot be the second opinion on its own answers: name another model")
+        return (*others, *second)
 
 
 class Web(Section):

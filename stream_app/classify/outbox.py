@@ -184,7 +184,8 @@ class Outbox:
                 sure[router.task] = answer
                 continue
             because = "out_of_domain" if route is Route.OUT_OF_DOMAIN else "unsure"
-            asks.append(Ask(router.task, self._labels_to_ask(router, answer, because), answer, because))
+            labels = self._labels_to_ask(router, answer, because)
+            asks.append(Ask(router.task, labels, answer, because, router.votes))
             tally.escalated[router.task, because] += 1
         number = self.decisions_partition(event.source.partition, event.key)
         escalation = Escalation(

@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.events import UncertifiedReason
+from stream_app.events import UncertifiedReason, VoteRule
 from stream_app.routing.calibration import confident, pool
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
@@ -98,7 +98,8 @@ class TaskRouter:
     """A task, compiled: its tiers with weights, knots and thresholds, and its domain.
 
     `certified` says whether an accepted answer stands behind a certificate; if not, `uncertified_reason` why.
-    `labels` are the models', in order; `llm_only` those that only an LLM can give.
+    `labels` are the models', in order; `llm_only` those that only an LLM can give. With `votes` an LLM's answer is
+    weighed, without it is obeyed.
     """
 
     task: str
@@ -110,6 +111,7 @@ class TaskRouter:
     policy: str | None
     known_share_min: float = 0.0
     scripts: Scripts | None = None
+    votes: VoteRule | None = None
 
     def begin(self, texts: Sequence[str]) -> "Routing":
         """Start routing a batch."""

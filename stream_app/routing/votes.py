@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_app.events import VoteRule
+from stream_app.events import Expecting, VoteRule, Weighing
 from stream_app.routing.calibration import Float64Array
 from stream_app.routing.models import FloatArray, IndexArray
 
@@ -154,14 +154,19 @@ class Opinions:
         return None if believed is None else tuple(self.probabilities)[int(believed[0].argmax())]
 
     def worth(self, llm: str) -> float:
-        """By how much asking that LLM too is expected to raise the chance of being right; 0 where nothing is known."""
+        """How much asking that LLM too is expected to add to the chance of being right; 0 where nothing is known."""
         now = self._believed()
         expected = next((one for one in self.rule.expecting if one.llm == llm and one.voters == self._voters), None)
         after = self._weights((*self._voters, llm))
-        if now is None or expected is None or after is None:
+        if now is None or expected is None or after is None or not self._fits(expected, silence=True):
             return 0.0
         following = NextVote(Logit(expected.voters, expected.weights, silence=True), after)
         return float(following.value(self._seen, self._votes(), now)[0])
+
+    def asks(self, llm: str) -> bool:
+        """Whether that LLM's opinion too is worth asking for, by the rule. What can change nothing never is."""
+        worth = self.worth(llm)
+        return worth > 0 and worth >= self.rule.worth_min
 
     @property
     def _voters(self) -> tuple[str, ...]:
@@ -183,4 +188,8 @@ class Opinions:
 
     def _weights(self, voters: tuple[str, ...]) -> Logit | None:
         found = next((one for one in self.rule.weighing if one.voters == voters), None)
-        return None if found is None else Logit(found.voters, found.weights)
+        return None if found is None or not self._fits(found) else Logit(found.voters, found.weights)
+
+    def _fits(self, known: Weighing | Expecting, *, silence: bool = False) -> bool:
+        """Whether it has as many weights as these labels and voters take."""
+        return len(known.weights) == terms(len(self.probabilities), len(known.voters), silence=silence)
