@@ -141,7 +141,7 @@ def evaluate_live(settings: Settings, live: LiveOptions, file: RoutedFile, out: 
         seed=live.seed,
         estimate=estimated(questions, rows, price_of(endpoint), endpoint.model),
     )
-    _announce(asked, len(ids), endpoints=len(settings.llm.endpoints))
+    _announce(asked, len(ids), endpoints=len(settings.llm.in_turn))
     if rows and not live.yes and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("Ask now?", abort=True, err=True)
     report = Report.of(asked, file.whole, asyncio.run(_measured(settings, live, questions, rows)))
