@@ -354,3 +354,70 @@ def test_a_partition_is_gained_and_lost_by_both_and_its_account_opened_once():
     assert pair.gate.budgets.keys() == {1}
     assert pair.beside.endpoints[0].rate.shares.owned == 1
     assert rule().weighing[0].voters == (FIRST,)
+
+
+async def test_money_that_a_second_call_gives_back_is_spent_on_a_first_that_waits_for_it():
+    """At once: nobody waits for the next commit, or the next hour, with the money there."""
+    pair = Pair(Scripted("a", None), Scripted("b", None), usd_per_hour=2.0)
+    committed(pair)
+    await asyncio.sleep(0.05)
+    deadline_s = pair.admission.running_s + 5.0
+    most = (Cost(1, NANO),)  # all that a partition has
+    held = [await pair.admission.second.reserve(number, most, deadline_s, first=False) for number in (0, 1)]
+    waiting = asyncio.create_task(pair.admission.reserve(0, most, deadline_s, first=False))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    assert pair.admission.waits_for == "budget"
+    pair.admission.second.settle(held[0], Counted(1), 0)
+    assert isinstance(await asyncio.wait_for(waiting, 0.5), Grant)
+    assert pair.admission.waits_for is None
+
+
+async def test_a_parked_events_second_opinion_leaves_its_slot_to_whoever_needs_it():
+    """Its correction is by the first's opinion alone: it is not asked for another time."""
+    pair = Pair(Scripted("a", says("negative")), Scripted("b", says("positive")), per_minute=1)
+    await asyncio.sleep(1.05)
+    await pair.ask(replace(rows(2)[1], positive=0.75))  # takes the minute's turn
+    assert len(pair.second.asked) == 1
+    waiting = asyncio.create_task(pair.ask(parked=True))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    pair.admission.give_way()
+    got = await asyncio.wait_for(waiting, 0.5)
+    assert isinstance(got, GotAnswer)
+    assert got.cast("sentiment") == {FIRST: "negative"}
+
+
+async def test_while_the_worker_may_have_been_expelled_no_second_is_asked():
+    """Another worker may ask by now; and when the lane ends, neither queue wakes up again."""
+    pair = Pair(Scripted("a", says("negative")), Scripted("b", says("positive")))
+    committed(pair)
+    await asyncio.sleep(0.05)
+    pair.lane.in_doubt = True
+    waiting = asyncio.create_task(
+        pair.admission.second.reserve(0, (Cost(1, 0),), pair.admission.running_s + 5.0, first=False)
+    )
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    pair.lane.in_doubt = False
+    assert isinstance(await asyncio.wait_for(waiting, 1.0), Grant)
+    pair.lane.in_doubt = True
+    late = asyncio.create_task(
+        pair.admission.second.reserve(0, (Cost(1, 0),), pair.admission.running_s + 5.0, first=False)
+    )
+    await asyncio.sleep(0.05)
+    assert pair.admission.second._timer is not None
+    pair.admission.close()
+    assert pair.admission._timer is pair.admission.second._timer is None
+    late.cancel()
+    await asyncio.gather(late, return_exceptions=True)
+
+
+async def test_a_lease_that_is_committed_is_the_seconds_too():
+    """Its call is dearer than what the first's lease covers: it goes when the larger one is committed."""
+    pair = Pair(Scripted("a", says("negative")), Scripted("b", says("positive")))
+    await asyncio.sleep(0.05)
+    deadline_s = pair.admission.running_s + 5.0
+    waiting = pair.admission.second.reserve(0, (Cost(1, NANO),), deadline_s, first=False)
+    assert isinstance(await asyncio.wait_for(waiting, 0.5), Grant)
+    assert pair.lane.leases == 1
