@@ -92,6 +92,16 @@ class Routed:
         """The rows whose answer is taken."""
         return self.route == Route.ACCEPTED
 
+    def rows(self, chosen: IndexArray) -> "Routed":
+        """The outcome for those rows alone."""
+        return Routed(
+            self.label[chosen],
+            self.confidence[chosen],
+            self.probabilities[chosen],
+            self.tier[chosen],
+            self.route[chosen],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TaskRouter:

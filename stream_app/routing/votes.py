@@ -153,8 +153,13 @@ class Opinions:
         believed = self._believed()
         return None if believed is None else tuple(self.probabilities)[int(believed[0].argmax())]
 
+    def chance(self, label: str) -> float | None:
+        """The posterior of one label of the small model's; None where the rule has no weights for these voters."""
+        believed = self._believed()
+        return None if believed is None else float(believed[0, tuple(self.probabilities).index(label)])
+
     def worth(self, llm: str) -> float:
-        """By how much asking that LLM too is expected to raise the chance of being right; 0 where nothing is known."""
+        """By how much asking that LLM too is expected to raise the chance of being right; 0 where that is unknown."""
         now = self._believed()
         expected = next((one for one in self.rule.expecting if one.llm == llm and one.voters == self._voters), None)
         after = self._weights((*self._voters, llm))

@@ -6,6 +6,7 @@ others by what the LLM's recorded answers gain; how strict all of them are toget
 (Deferral by expected gain: Jitkrittum et al. 2023, arXiv 2307.02764.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from stream_app.routing.models import FloatArray
 from stream_app.training.cut import Judged, log_odds
 
 GAIN_COVERAGE = 0.85
-"""The labels' cuts are set apart where gain would accept this share: around there a cascade usually ends up."""
+"""The labels' cuts are set apart where gain would accept this share, where none is asked for: it is usual."""
 ROWS_MIN = 100
 """A label with fewer recorded answers is judged by all labels' rows together."""
 RIDGE = 1.0
@@ -31,8 +32,10 @@ class Recorded:
     right: BoolArray
 
 
-def label_offsets(tiers: list[Judged], recorded: Recorded, labels: int) -> Float64Array:
-    """By how much, in log-odds, each label's cut lies above the lowest one's.
+def label_offsets(
+    tiers: Sequence[Judged], recorded: Recorded, labels: int, coverage: float = GAIN_COVERAGE
+) -> Float64Array:
+    """By how much, in log-odds, each label's cut lies above the lowest one's, where `coverage` is to be accepted.
 
     P(LLM right | the small model's label and confidence) is fitted per label, on the last tier's answers; a label's
     cut is where that chance no longer exceeds the confidence by more than some margin, one margin for all labels.
@@ -48,7 +51,7 @@ def label_offsets(tiers: list[Judged], recorded: Recorded, labels: int) -> Float
     cuts = np.full(labels, CONFIDENCE_MAX)
     for margin in np.unique(np.concatenate(gains)):
         cuts = np.array([_first(grid, gain <= margin) for gain in gains])
-        if (covered >= cuts[given]).any(axis=0).mean() >= GAIN_COVERAGE:
+        if (covered >= cuts[given]).any(axis=0).mean() >= coverage:
             break
     offsets = log_odds(cuts)
     return offsets - offsets.min()
