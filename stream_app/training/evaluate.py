@@ -36,7 +36,7 @@ class WithLlm:
     answer instead. `second_share` is the share of all rows that the second was asked about.
     `performance_gap_recovered` is (accuracy - small) / (LLM - small), None where the LLM alone is not better.
     `cost_share` is the cost of all calls against asking the first about every text. `random` asks about as many
-    texts, drawn blindly (its expectation); `oracle` about those, up to as many, where only the LLM is right, and takes
+    texts, drawn blindly (its expectation); `oracle` about those, up to as many, where only the LLM is right, taking
     its answer nowhere else.
     """
 
