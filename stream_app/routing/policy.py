@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stream_app.errors import SettingsError
-from stream_app.events import VoteRule
+from stream_app.events import Cost, VoteRule
 from stream_app.routing.votes import terms
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -123,7 +123,8 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """One task: its labels in the models' order, its tiers, and what they promise.
 
     `gain_llm` names the LLM whose recorded answers set the labels' cuts apart, if one did. `votes` says what LLMs'
-    votes count beside the small model's; without it an LLM is obeyed.
+    votes count beside the small model's; without it an LLM is obeyed. With `costs` and no certificate nothing is
+    promised: the cuts lie where the LLM is worth asking.
     """
 
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
@@ -132,6 +133,8 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     precision_min: dict[str, Probability] = {}
     miss_max: dict[str, Probability] = {}
     prevalence: dict[str, Probability] = {}
+    costs: dict[str, Cost] = {}
+    asking_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     reference: Literal["human", "llm"]
     certificate: Certificate | None
     domain: Domain
@@ -193,7 +196,7 @@ def _check_task(task: TaskPolicy, where: str) -> None:
         raise SettingsError(f"{where}: a label stands twice")
     if task.votes is not None:
         _check_votes(task.votes, len(task.labels), where)
-    if task.certificate is None and any(tier.threshold is not None for tier in task.tiers):
+    if task.certificate is None and not task.costs and any(tier.threshold is not None for tier in task.tiers):
         raise SettingsError(f"{where}: a threshold without a certificate")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from stream_app.events import VoteRule
 from stream_app.routing.calibration import BoolArray
 from stream_app.routing.decide import Route, Routed
+from stream_app.routing.payoff import Payoff
 from stream_app.routing.votes import NO_ANSWER, Seen
 from stream_app.training.recorded import RecordedRow
 from stream_app.training.voting import Recordings, Voted, voted
@@ -24,7 +25,8 @@ class Asked:
     def of(cls, recorded: Recordings, rule: VoteRule | None, rows: Sequence[RecordedRow], routed: Routed) -> "Asked":
         """By the policy's rule; outside the calibrated domain the LLM is obeyed, since nothing is known of votes."""
         seen = Seen(routed.probabilities, np.array([len(row.text) for row in rows], np.intp))
-        by_rule, obeyed = (voted(one, routed.label, seen, recorded) for one in (rule, None))
+        payoff = None if rule is None else Payoff.of(recorded.labels, rule.costs)
+        by_rule, obeyed = (voted(one, routed.label, seen, recorded, payoff) for one in (rule, None))
         outside = routed.route == Route.OUT_OF_DOMAIN
         return cls(recorded, Voted(np.where(outside, obeyed.label, by_rule.label), by_rule.second & ~outside))
 

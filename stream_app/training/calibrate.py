@@ -20,6 +20,7 @@ from stream_app.routing.calibration import (
 from stream_app.routing.decide import Routed, TaskRouter, Tier
 from stream_app.routing.domain import Scripts, scripts_of
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
+from stream_app.routing.payoff import Payoff, costs_of
 from stream_app.routing.policy import (
     Domain,
     Isotonic,
@@ -31,19 +32,21 @@ from stream_app.routing.policy import (
     TaskPolicy,
     TierPolicy,
 )
-from stream_app.routing.promises import NOT_ACCEPTED
+from stream_app.routing.promises import NOT_ACCEPTED, counts_of
 from stream_app.routing.votes import Seen
 from stream_app.settings import Task
-from stream_app.training.cut import Judged, accepted_as, certified_cut, cuts_of, planned_cuts
+from stream_app.training.cut import Cut, Judged, accepted_as, certified_cut, cuts_of, planned_cuts
 from stream_app.training.gain import GAIN_COVERAGE
-from stream_app.training.gate import Known, gate_offsets
+from stream_app.training.gate import gain_cuts, gate_offsets
+from stream_app.training.known import FOLDS, Known
 from stream_app.training.promised import certificate, promises_of, refuse_unprovable
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
 from stream_app.training.rounding import shortest, to_six_digits
 from stream_app.training.scoring import Progress, route_scored, score
 from stream_app.training.split import Parts, by_file, folds, refuse_too_few, split
 from stream_app.training.tier_fit import fit_tier
-from stream_app.training.voting import FOLDS, Recordings
+from stream_app.training.vote_rule import vote_rule
+from stream_app.training.voting import Recordings
 
 KNOWN_SHARE_QUANTILE = 0.01
 """One calibration text in a hundred is taken for foreign: the price of refusing what really is."""
@@ -94,6 +97,11 @@ def calibrate_task(
     rows = [row for file in files for row in file.rows]
     labels = served[task.models[0]].labels
     truth = np.array(label_indexes(rows, labels), np.intp)
+    if task.by_gain and not terms.llms:
+        raise SettingsError(
+            f"task {task.name} escalates where an LLM gains",
+            advice="name one whose answers are recorded (--llm)",
+        )
     parts = split(rows)
     samples = by_file(files, parts.certification) if terms.each_file else [parts.certification]
     promises = promises_of(task, labels, truth)
@@ -103,27 +111,35 @@ def calibrate_task(
     domain = _domain(task, rows, scores, parts.calibration)
     inside = _inside(task, domain, rows, scores)
     fitted = parts.calibration[inside[parts.calibration]]
-    tiers = [fit_tier(tuple(served[name] for name in _names(tier)), scores, fitted, truth) for tier in task.tiers]
+    payoff = Payoff.of(labels, costs_of(task))
+    tiers = [
+        replace(fit_tier(tuple(served[name] for name in _names(tier)), scores, fitted, truth), payoff=payoff)
+        for tier in task.tiers
+    ]
     judged = [_judged(tier, scores) for tier in tiers]
     if len(set(judged[-1].label[fitted].tolist())) < 2:  # an answer to everything answers nothing
         raise SettingsError(
             f"task {task.name}: {' and '.join(task.models)} answer every text with the same label",
             advice="train a model that tells the labels apart; its answers are right only as often as the label is",
         )
-    known = _known(terms, rows, inside, tiers, scores, truth) if terms.llms else None
+    known = _known(task, terms, rows, inside, tiers, scores, truth) if terms.llms else None
     offsets = np.zeros(len(labels))
     if known is not None:
-        offsets = gate_offsets(known.among(parts.calibration), len(labels), GAIN_COVERAGE)
+        offsets = gate_offsets(known.among(parts.calibration), GAIN_COVERAGE)
     if task.precision_min or task.miss_max:
         cuts = planned_cuts(judged, truth, inside, parts.calibration, promises, len(labels))
     else:
         cuts = cuts_of(judged, fitted, offsets)
-    cut = certified_cut(cuts, judged, truth, inside, samples, promises, terms.delta)
+    if known is not None and task.by_gain:
+        cut = _gain_cut(known.among(parts.calibration, parts.certification), task, judged, truth, inside, samples)
+    else:
+        cut = certified_cut(cuts, judged, truth, inside, samples, promises, terms.delta)
     rule = None
     if known is not None:
         kept = accepted_as(cut.by_label, judged, inside) if cut else np.full(len(rows), NOT_ACCEPTED)
         chosen = known.among(parts.calibration, parts.certification)
-        rule = chosen.rule(kept[chosen.places] == NOT_ACCEPTED)
+        rule = vote_rule(chosen, kept[chosen.places] == NOT_ACCEPTED)
+    shown = cut is not None and not task.by_gain
     own = () if cut is None else tuple(math.inf if math.isinf(one) else shortest(one) for one in cut.by_label)
     strictest = max((one for one in own if math.isfinite(one)), default=None)
     # Equal cuts are one cut; else the strictest stands for any label without its own.
@@ -142,7 +158,9 @@ def calibrate_task(
         miss_max=task.miss_max,
         prevalence=task.prevalence,
         reference="human",
-        certificate=None if cut is None else certificate(task, cut, promises, labels, terms.delta),
+        costs=costs_of(task),
+        asking_cost=task.asking_cost,
+        certificate=certificate(task, cut, promises, labels, terms.delta) if cut is not None and shown else None,
         domain=domain,
         sample=_sample(files, parts, truth, labels),
         measured=measured(routed, truth[parts.test], len(tiers)),
@@ -153,7 +171,22 @@ def calibrate_task(
     return Calibrated(made, test, routed)
 
 
+def _gain_cut(
+    known: Known,
+    task: Task,
+    judged: Sequence[Judged],
+    truth: IndexArray,
+    inside: BoolArray,
+    samples: Sequence[IndexArray],
+) -> Cut:
+    """Where only the gain decides: no promise, so the rows meant for certification help to find it."""
+    by_label = gain_cuts(known, task.asking_cost).astype(np.float32)
+    taken = accepted_as(by_label, judged, inside)
+    return Cut(by_label, tuple(counts_of(truth[rows], taken[rows], len(by_label)) for rows in samples))
+
+
 def _known(
+    task: Task,
     terms: Terms,
     rows: Sequence[RecordedRow],
     inside: BoolArray,
@@ -177,6 +210,8 @@ def _known(
         Recordings.of(terms.llms, chosen, tiers[0].models[0].labels, terms.prices),
         truth[places],
         folds(chosen, FOLDS),
+        tiers[0].models[0].labels,
+        costs_of(task),
     )
 
 

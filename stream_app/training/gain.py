@@ -22,6 +22,8 @@ ROWS_MIN = 100
 RIDGE = 1.0
 CONFIDENCE_MAX = 0.9995
 STEPS = 2_000
+SMOOTH_ROWS = 51
+"""Neighbours whose value is taken together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,35 @@ def label_offsets(
             break
     offsets = log_odds(cuts)
     return offsets - offsets.min()
+
+
+def saving_cuts(tier: Judged, value: Float64Array, labels: int, share: float) -> Float64Array:
+    """The label's cuts [labels] that escalate about `share` of the rows, those worth most; 0 accepts a label whole.
+
+    `value` [N] is what asking about each row is expected to save. It is smoothed over rows of one label alike in
+    confidence; from the sure end down, a label's cut is only as low as the smoothed value stays small above it.
+    """
+    level = np.full(len(value), -np.inf)
+    for label in range(labels):
+        rows = np.flatnonzero(tier.label == label)
+        order = rows[np.argsort(-tier.confidence[rows], kind="stable")]
+        level[order] = np.maximum.accumulate(_smoothed(value[order]))
+    asked = round(share * len(value))
+    cuts = np.zeros(labels)
+    for row in np.argsort(-level, kind="stable")[:asked]:
+        label = tier.label[row]
+        cuts[label] = max(cuts[label], np.nextafter(np.float32(tier.confidence[row]), np.float32(2)))
+    return np.minimum(cuts, 1.0)
+
+
+def _smoothed(value: Float64Array) -> Float64Array:
+    """The mean over SMOOTH_ROWS neighbours, fewer at the ends."""
+    if not len(value):
+        return value
+    sums = np.concatenate([[0.0], np.cumsum(value)])
+    places = np.arange(len(value))
+    low, high = np.maximum(0, places - SMOOTH_ROWS // 2), np.minimum(len(value), places + SMOOTH_ROWS // 2 + 1)
+    return (sums[high] - sums[low]) / (high - low)
 
 
 def _first(grid: Float64Array, where: BoolArray) -> float:

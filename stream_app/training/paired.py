@@ -62,9 +62,3 @@ def _rows_needed(rows: int, better: int, worse: int) -> int:
     difference = (better - worse) / rows
     variance = (better + worse) / rows - difference**2
     return max(1, math.ceil(NORMAL_QUANTILE**2 * variance / difference**2) - rows)
-
-
-def clearly_better(right: BoolArray, than: BoolArray) -> bool:
-    """Right more often on the same rows, by more than a standard error of the difference (McNemar 1947)."""
-    better, worse = int((right & ~than).sum()), int((than & ~right).sum())
-    return better - worse > math.sqrt(better + worse)
