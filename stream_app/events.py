@@ -122,6 +122,13 @@ class Decision:
     recommended_action: str | None = None
 
 
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What it costs to miss a label, and to answer it falsely, in a unit that all labels of a task share."""
+
+    missed: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    false_alarm: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+
+
 class Weighing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the votes of these LLMs are weighed together: a logit's weights (`stream_app.routing.votes`)."""
 
@@ -141,11 +148,13 @@ class VoteRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What LLMs' votes count for a task, and when a second one is asked.
 
     An LLM that stands in no `weighing` is obeyed. A second opinion is asked for where it is expected to add at least
-    `worth_min` to the chance of being right. Weights of labels stand in the order of the small model's probabilities.
+    `worth_min` to the chance of being right, or with `costs` to save so much. Weights of labels stand in the order of
+    the small model's probabilities.
     """
 
     weighing: tuple[Weighing, ...]
     expecting: tuple[Expecting, ...] = ()
+    costs: dict[str, Cost] = {}
     worth_min: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 

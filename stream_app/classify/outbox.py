@@ -185,7 +185,8 @@ class Outbox:
                 continue
             because = "out_of_domain" if route is Route.OUT_OF_DOMAIN else "unsure"
             labels = self._labels_to_ask(router, answer, because)
-            asks.append(Ask(router.task, labels, answer, because, router.votes))
+            votes = router.votes if because == "unsure" else None  # nothing is known of votes outside the domain
+            asks.append(Ask(router.task, labels, answer, because, votes))
             tally.escalated[router.task, because] += 1
         number = self.decisions_partition(event.source.partition, event.key)
         escalation = Escalation(

@@ -40,6 +40,8 @@ def _line(ask: Ask, rule: VoteRule, chars: int, llm: Llm, said: str | None) -> T
         return line.append(f", {alone}")
     opinions = Opinions(rule, ask.small.probabilities, chars, cast)
     worth = f"worth {100 * opinions.worth(second.model):.1f} points, {100 * rule.worth_min:.1f} needed"
+    if rule.costs:
+        worth = f"saves {opinions.worth(second.model):.3g} of the costs, {rule.worth_min:.3g} needed"
     if opinions.asks(second.model):
         return line.append(f", {second.model} is asked too ({worth}); without it {alone}", "magenta")
     return line.append(f", {alone}; {second.model} is not asked ({worth})")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stream_app.routing.votes import Opinions
 
 if TYPE_CHECKING:
-    from stream_app.events import Ask
+    from stream_app.events import Ask, VoteRule
 
 Cast = Mapping[str, str | None]
 """What each LLM that was asked says of a task, in the order of asking; None where it gave no usable answer."""
@@ -26,8 +26,18 @@ def voted(ask: Ask, chars: int, cast: Cast) -> str:
 
 
 def worth(ask: Ask, chars: int, cast: Cast, llm: str) -> float:
-    """What that LLM's opinion too is expected to add to the chance of being right; 0 where the rule does not ask."""
+    """What that LLM's opinion too is expected to add to the chance of being right; 0 where the rule does not ask.
+
+    With costs: what it is expected to save, in parts of the dearest wrong answer.
+    """
     if ask.votes is None:
         return 0.0
     opinions = Opinions(ask.votes, ask.small.probabilities, chars, cast)
-    return opinions.worth(llm) if opinions.asks(llm) else 0.0
+    return opinions.worth(llm) / _dearest(ask.votes) if opinions.asks(llm) else 0.0
+
+
+def _dearest(rule: VoteRule) -> float:
+    """What the dearest wrong answer costs: 1 where all cost the same."""
+    missed = max((cost.missed for cost in rule.costs.values()), default=1.0)
+    false_alarm = max((cost.false_alarm for cost in rule.costs.values()), default=0.0)
+    return missed + false_alarm or 1.0

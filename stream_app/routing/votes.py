@@ -20,6 +20,7 @@ import numpy as np
 from stream_app.events import Expecting, VoteRule, Weighing
 from stream_app.routing.calibration import Float64Array
 from stream_app.routing.models import FloatArray, IndexArray
+from stream_app.routing.payoff import Payoff
 
 NO_ANSWER = -1
 """A refusal, or nothing usable: a vote for no label."""
@@ -121,9 +122,11 @@ class NextVote:
 
     expected: Logit
     after: Logit
+    payoff: Payoff | None = None
 
     def value(self, seen: Seen, votes: Sequence[IndexArray], now: Float64Array) -> Float64Array:
-        """By how much [N] the chance of being right is expected to rise over that of `now`'s top label, at least 0.
+        """By how much [N] the chance of being right is expected to rise over that of `now`'s best answer, at least 0;
+        with a payoff, how much is expected to be saved.
 
         `votes` are those already cast, in the order of the voters of `expected`; `now` [N, labels] what is believed.
         """
@@ -132,8 +135,11 @@ class NextVote:
         right = np.zeros(count)
         for answer in range(labels + 1):
             told = np.full(count, NO_ANSWER if answer == labels else answer, np.intp)
-            right += answers[:, answer] * self.after.chances(seen, [*votes, told]).max(axis=1)
-        return np.maximum(right - now.max(axis=1), 0.0)
+            right += answers[:, answer] * self._worth(self.after.chances(seen, [*votes, told])).max(axis=1)
+        return np.maximum(right - self._worth(now).max(axis=1), 0.0)
+
+    def _worth(self, believed: Float64Array) -> Float64Array:
+        return believed if self.payoff is None else self.payoff.worth(believed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +155,36 @@ class Opinions:
     cast: Mapping[str, str | None]
 
     def label(self) -> str | None:
-        """The label with the highest posterior; None where the rule has no weights for these voters or labels."""
+        """The label with the highest posterior, or the least expected cost; None without weights for such votes."""
         believed = self._believed()
-        return None if believed is None else tuple(self.probabilities)[int(believed[0].argmax())]
+        if believed is None:
+            return None
+        worth = believed if self._payoff is None else self._payoff.worth(believed)
+        return tuple(self.probabilities)[int(worth[0].argmax())]
+
+    def chance(self, label: str) -> float | None:
+        """The posterior of one label of the small model's; None where the rule has no weights for these voters."""
+        believed = self._believed()
+        return None if believed is None else float(believed[0, tuple(self.probabilities).index(label)])
 
     def worth(self, llm: str) -> float:
-        """How much asking that LLM too is expected to add to the chance of being right; 0 where nothing is known."""
+        """By how much asking that LLM too is expected to raise the chance of being right; 0 where that is unknown."""
         now = self._believed()
         expected = next((one for one in self.rule.expecting if one.llm == llm and one.voters == self._voters), None)
         after = self._weights((*self._voters, llm))
         if now is None or expected is None or after is None or not self._fits(expected, silence=True):
             return 0.0
-        following = NextVote(Logit(expected.voters, expected.weights, silence=True), after)
+        following = NextVote(Logit(expected.voters, expected.weights, silence=True), after, self._payoff)
         return float(following.value(self._seen, self._votes(), now)[0])
 
     def asks(self, llm: str) -> bool:
         """Whether that LLM's opinion too is worth asking for, by the rule. What can change nothing never is."""
         worth = self.worth(llm)
         return worth > 0 and worth >= self.rule.worth_min
+
+    @property
+    def _payoff(self) -> Payoff | None:
+        return Payoff.of(tuple(self.probabilities), self.rule.costs)
 
     @property
     def _voters(self) -> tuple[str, ...]:

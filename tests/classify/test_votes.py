@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from stream_app.cli.escalations import Escalations
 from stream_app.codec import decode_escalation, encode_escalation
 from stream_app.events import Event, Source, VoteRule
-from stream_app.routing.decide import TaskRouter, Tier
+from stream_app.routing.decide import Route, TaskRouter, Tier
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.training.scoring import route_scored
 from tests.escalate import escalated
@@ -28,4 +30,8 @@ def test_the_rule_of_the_policy_stands_in_the_escalation_and_comes_back_from_it(
     assert escalation is not None
     assert escalation.asks[0].votes == votes
     assert escalation.asks[0].small.probabilities == {"negative": 0.25, "positive": 0.75}
+    outside = replace(routed, route=np.full(1, Route.OUT_OF_DOMAIN, np.int8))
+    foreign = Escalations(settings, (router,), "p@1").of(0, event, [outside])
+    assert foreign is not None
+    assert foreign.asks[0].votes is None, "nothing is known of votes outside the calibrated domain"
     assert decode_escalation(encode_escalation(escalation, [])).escalation == escalation

@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as other
 
 from stream_app.escalate.answer import Valid
 from stream_app.escalate.opinion import Opinion, both, opinion_of
 from stream_app.escalate.question import Dropped, GotAnswer, NoAnswer
 from stream_app.escalate.voting import voted, worth
-from stream_app.events import Usage, Weighing
+from stream_app.events import Cost, Usage, Weighing
 from stream_app.routing.votes import Opinions
 from tests.escalate.votes import FIRST, LABELS, SECOND, ask_of, rows, rule
 
@@ -51,8 +52,6 @@ def test_without_weights_for_it_an_llm_is_obeyed(said):
 
 def replace_weights(change):
     """The rule with other weights of what it weighs."""
-    from msgspec.structs import replace as other
-
     weighing = tuple(Weighing(voters=one.voters, weights=change(one.weights)) for one in rule().weighing)
     return other(rule(), weighing=weighing)
 
@@ -79,10 +78,20 @@ def test_a_second_opinion_is_worth_asking_for_by_the_rule_alone():
     assert min(asked[True], asked[False]) > 30
 
 
+def test_with_costs_a_second_opinion_is_told_in_parts_of_the_dearest_wrong_answer():
+    """A short budget compares it with chances of change, which no unit of costs makes larger."""
+    row = replace(rows(1)[0], positive=0.5)
+    ones = {label: Cost(missed=1.0, false_alarm=0.0) for label in LABELS}
+    dear = {label: Cost(missed=1_000.0, false_alarm=0.0) for label in LABELS}
+    plain, same, told = (
+        worth(ask_of(row, other(rule(), costs=costs)), 50, {FIRST: None}, SECOND) for costs in ({}, ones, dear)
+    )
+    assert plain > 0
+    assert (same, told) == (pytest.approx(plain), pytest.approx(plain))
+
+
 def test_what_can_change_nothing_is_not_asked_for_at_no_minimum_either():
     """`worth_min = 0` is every opinion that is worth anything, not every opinion."""
-    from msgspec.structs import replace as other
-
     row = replace(rows(1)[0], positive=0.5)
     unknown = other(rule(), expecting=(), worth_min=0.0)
     assert worth(ask_of(row, unknown), 50, {FIRST: "positive"}, SECOND) == 0.0

@@ -14,6 +14,7 @@ from stream_app.errors import SettingsError
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy, dump_policy, load_policy
 from stream_app.routing.routers import task_routers
+from stream_app.routing.votes import Opinions
 from stream_app.settings import Task
 from stream_app.training.calibrate import Terms, calibrate_task, merged
 from stream_app.training.evaluate import helped
@@ -21,6 +22,7 @@ from stream_app.training.recorded import RecordedFile, RecordedRow, read_recorde
 from stream_app.training.scoring import route_scored
 from stream_app.training.split import split
 from stream_app.training.verdict import verdict
+from tests.scripted_rows import scripted_rows
 
 LABELS = ("negative", "positive")
 SERVED = {name: ServedModel(name, "1", LABELS, sha * 64, 256) for name, sha in (("fast", "a"), ("slow", "b"))}
@@ -157,35 +159,43 @@ def test_each_file_keeps_the_promise_by_itself():
     assert apart.certificate.error_bound <= 0.05
 
 
-def test_an_llm_with_a_leaning_sets_the_cuts_apart():
-    """An LLM that doubts every `positive` is asked about that label only where the small model is less sure.
+def leaning(file, llm="big"):
+    """The file with an LLM that doubts a quarter of the positives, whatever the small model says."""
+    rng = np.random.default_rng(10)
+    return replace(
+        file,
+        rows=tuple(
+            replace(row, llm=((llm, "negative"),)) if row.label == "positive" and rng.random() < 0.25 else row
+            for row in file.rows
+        ),
+    )
 
-    Both cascades keep the same promise; the one that knows the leaning is right more often.
+
+def test_the_vote_of_an_llm_with_a_leaning_is_weighed():
+    """An LLM that doubts every fourth `positive` is believed less where it says `negative`, and the whole is right
+    more often than where it is obeyed. The promise of what is accepted is the same.
     """
     file, scores = made_up(20_000, 10, llm_accuracy=0.97)
-    rng = np.random.default_rng(10)
-    rows = tuple(
-        replace(row, llm=(("big", "negative"),)) if row.label == "positive" and rng.random() < 0.25 else row
-        for row in file.rows
-    )
-    file = replace(file, rows=rows)
-    plain = calibrate_task(TASK, [file], SERVED, scores, TERMS)
-    shaped = calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llm="big"))
-    cuts = shaped.task.tiers[0].label_thresholds
-    assert cuts["positive"] < cuts["negative"]
-    assert shaped.task.tiers[0].threshold == max(cuts.values())
-    assert (plain.task.tiers[0].label_thresholds, plain.task.gain_llm, shaped.task.gain_llm) == ({}, None, "big")
-    assert shaped.task.certificate is not None
-    assert helped(shaped, "big").accuracy > helped(plain, "big").accuracy + 0.003
-    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", shaped.task, TERMS.made_at)))
-    (router,) = task_routers([TASK], SERVED, policy)
-    assert router.tiers[0].threshold_of(0) == cuts["negative"]
-    again = route_scored(
-        router, [row.text for row in shaped.test], {n: of.rows(split(rows).test) for n, of in scores.items()}
-    )
-    assert (again.route == shaped.routed.route).all()
+    file = leaning(file)
+    made = calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    assert made.task.votes is not None
+    assert made.task.certificate is not None
+    obeyed = replace(made, task=msgspec.structs.replace(made.task, votes=None))
+    assert helped(made, ("big",), {}).accuracy > helped(obeyed, ("big",), {}).accuracy + 0.003
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
+    assert policy.tasks["sentiment"].votes == made.task.votes
+    even = {"negative": 0.5, "positive": 0.5}
+    said = {one: Opinions(made.task.votes, even, 500, {"big": one}) for one in even}
+    assert said["positive"].chance("positive") > said["negative"].chance("negative")
     with pytest.raises(SettingsError, match="recorded answer of nobody"):
-        calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llm="nobody"))
+        calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llms=("nobody",)))
+
+
+def test_an_llm_as_good_as_its_vote_is_obeyed():
+    """No rule, and one cut for all labels, where neither weights nor cuts apart make the whole clearly better."""
+    files, scores = joined(made_up(6000, 9, llm_accuracy=0.95))
+    made = calibrate_task(TASK, files, SERVED, scores, replace(TERMS, llms=("big",))).task
+    assert (made.gain_llm, made.tiers[0].label_thresholds) == (None, {})
 
 
 def test_what_the_models_do_not_know_is_outside():
@@ -228,8 +238,8 @@ def test_the_verdict_weighs_the_llm(accuracy, says):
     """With recorded answers the verdict compares both on the texts that would be escalated."""
     files, scores = joined(made_up(6000, 9, llm_accuracy=accuracy))
     made = calibrate_task(TASK, files, SERVED, scores, TERMS)
-    llm = helped(made, "big")
-    assert helped(made, "another") is None
+    llm = helped(made, ("big",), {})
+    assert helped(made, ("another",), {}) is None
     assert says in verdict("sentiment", made.task, llm)
     assert "shows with recorded answers" in verdict("sentiment", made.task, None)
     sure = msgspec.structs.replace(made.task, measured=msgspec.structs.replace(made.task.measured, coverage=0.99))
@@ -287,15 +297,26 @@ def test_a_broken_file_says_where(tmp_path, line, complaint):
     assert "rows.jsonl" in refused.value.one_line()
 
 
+def test_a_model_that_says_the_same_to_everything_is_refused(stack, tmp_path):
+    """Its accuracy is the commonest label's share, and says nothing of any text."""
+    rows = [{"text": f"text number {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
+    settings = tmp_path / "shunt.toml"
+    settings.write_text(
+        f'[triton]\nurl = "{stack.triton_grpc}"\n[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
+    )
+    asked = ["--config", str(settings), "calibrate", str(write_rows(tmp_path / "rows.jsonl", rows)), "--out"]
+    with pytest.raises(SettingsError, match="answer every text with the same label"):
+        CliRunner().invoke(shunt, [*asked, str(tmp_path / "policy.json")], catch_exceptions=False)
+
+
 def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
     """On the real Triton: rows in, a policy out that the next run finds and raises; a wrong file is told first."""
-    rows = [{"text": f"text number {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
-    data = write_rows(tmp_path / "rows.jsonl", [{**row, "llm": {"big": "positive"}} for row in rows])
+    data = write_rows(tmp_path / "rows.jsonl", scripted_rows(900))
     settings, out = tmp_path / "shunt.toml", tmp_path / "my policy.json"
     settings.write_text(
         f'[triton]\nurl = "{stack.triton_grpc}"\n'
-        '[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
-        '[[tasks]]\nname = "by_hand"\ntiers = ["echo"]\nthreshold = 0.9\n'
+        '[[tasks]]\nname = "mood"\ntiers = ["scripted"]\ntarget_error = 0.05\n'
+        '[[tasks]]\nname = "by_hand"\ntiers = ["scripted"]\nthreshold = 0.9\n'
     )
 
     def calibrate(*arguments):
@@ -313,5 +334,5 @@ def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
     wrong = write_rows(tmp_path / "wrong.jsonl", [{"text": "x", "label": "spam"}])
     with pytest.raises(SettingsError, match="labelled 'spam'"):
         calibrate(wrong)
-    with pytest.raises(SettingsError, match="by_hand has a target_error"):
+    with pytest.raises(SettingsError, match="no task by_hand is to be certified"):
         calibrate(data, "--task", "by_hand")
