@@ -106,7 +106,7 @@ def test_what_a_rule_does_not_know_is_obeyed():
 
 
 def test_the_answer_that_costs_least():
-    """Where a miss costs ten false alarms, one chance in eleven will do; with equal costs the likeliest label is it."""
+    """Where a miss costs ten false alarms, one chance in eleven will do; with equal costs the likeliest wins."""
     labels = ("fine", "hate")
     payoff = Payoff.of(labels, {"hate": Cost(missed=10.0, false_alarm=1.0)})
     assert payoff is not None
