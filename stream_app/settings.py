@@ -115,10 +115,10 @@ class Triton(Section):
 class Task(Section):
     """One question about every event, with a fixed label set and one dial.
 
-    The dial is `target_error`, or `threshold` by hand. Where labels matter differently, `precision_min` (of what is
-    accepted with a label, so much is truly of it) and `miss_max` (of what truly is of a label, at most so much is
-    accepted as something else) stand beside a target or in its place. Precision is that in traffic of the stated
-    `prevalence`.
+    The dial is `target_error`, or `escalate_max`, or `threshold` by hand. Where labels matter differently,
+    `precision_min` (of what is accepted with a label, so much is truly of it) and `miss_max` (of what truly is of a
+    label, at most so much is accepted as something else) stand beside a target or in its place. Precision is that in
+    traffic of the stated `prevalence`.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -126,6 +126,8 @@ class Task(Section):
     """The labels, or a table label -> description for the prompt. Left out: what the first model serves."""
     tiers: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
     target_error: Share | None = None
+    escalate_max: Share | None = None
+    """The share of events that goes to the LLM, held whatever the traffic is like."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     precision_min: dict[str, Share] = Field(default_factory=dict)
     miss_max: dict[str, Share] = Field(default_factory=dict)
@@ -135,13 +137,18 @@ class Task(Section):
     @model_validator(mode="after")
     def _one_dial(self) -> Task:
         by_label = bool(self.precision_min or self.miss_max)
-        if self.target_error is not None and self.threshold is not None:
-            raise ValueError("give one of target_error and threshold, not both")
+        dials = {"target_error": self.target_error, "escalate_max": self.escalate_max, "threshold": self.threshold}
+        given = [name for name, value in dials.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}, not both")
+        if self.escalate_max is not None and by_label:
+            raise ValueError("a share that is held promises nothing: leave precision_min and miss_max out")
         if self.threshold is not None and by_label:
             raise ValueError("a threshold by hand promises nothing: leave precision_min and miss_max out")
-        if self.target_error is None and self.threshold is None and not by_label:
+        if not given and not by_label:
             raise ValueError(
-                "give target_error, or threshold, or precision_min and miss_max for the labels that matter"
+                "give target_error, or escalate_max, or threshold, or precision_min and miss_max for the labels that "
+                "matter"
             )
         if sum(self.prevalence.values()) > 1:
             raise ValueError("prevalence: the labels' shares add up to more than 1")

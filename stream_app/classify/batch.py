@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from stream_app.classify.holding import hold_shares
 from stream_app.classify.tally import Tally
 from stream_app.codec import Cause
 from stream_app.errors import UnreadableRecord
@@ -80,7 +81,7 @@ class BatchWork:
         for run in runs:
             run.records = ()
         started_s = time.perf_counter()
-        extra = await self._decide(decoded)
+        extra = await self._decide(decoded, runs)
         self._size.took(len(decoded.records), time.perf_counter() - started_s)
         return Outcomes(decoded.out, extra, decoded.tally)
 
@@ -119,12 +120,13 @@ class BatchWork:
                 tally.tombstones += 1
         return decoded
 
-    async def _decide(self, decoded: Decoded) -> dict[int, Outgoing]:
+    async def _decide(self, decoded: Decoded, runs: Sequence[Run]) -> dict[int, Outgoing]:
         """Fills `decoded.out` for every event; gives the provisional decisions by place."""
         events, places, records = decoded.events, decoded.places, decoded.records
         if not events:
             return {}
         verdicts = await self._decider.decide([event.text for event in events])
+        verdicts = await hold_shares(runs, places, self._decider.routers, verdicts)
         at_ms = self._now_ms()
         rows = np.flatnonzero(verdicts.accepted).tolist()
         behind = records if len(places) == len(records) else [records[place] for place in places]

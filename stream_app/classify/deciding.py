@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stream_app.classify.scoring import Scorer
     from stream_app.errors import ModelRefused
     from stream_app.routing.decide import Routed, TaskRouter
+    from stream_app.routing.holding import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,18 @@ class Verdicts:
     """What was decided about N texts.
 
     `routed` has one column set per task, in the order of the routers. `accepted` [N] marks the rows whose every
-    task was accepted; `refused` (row -> why) those a model will never answer, which are neither.
+    task was accepted; `refused` (row -> why) those a model will never answer, which are neither. `held` stands for
+    the tasks that hold a share, once they have: what each row was held against.
     """
 
     routed: tuple[Routed, ...]
     accepted: NDArray[np.bool_]
     refused: Mapping[int, ModelRefused]
+    held: tuple[Held | None, ...] = ()
+
+    def held_of(self, index: int) -> Held | None:
+        """What the share of that task made of the rows; None where it holds none."""
+        return self.held[index] if self.held else None
 
 
 class Decider:

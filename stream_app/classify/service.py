@@ -18,6 +18,7 @@ from stream_app.classify.batch import BatchWork
 from stream_app.classify.batch_size import BatchSize
 from stream_app.classify.batching import Batching
 from stream_app.classify.delivering import Delivering
+from stream_app.classify.holding import levels_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +86,8 @@ class ClassifyLane:
 
     def opened(self, partition: OwnedPartition, committed: Committed) -> None:
         """A queue for the partition."""
-        self._batching.open(partition, max(1, len(list(self.membership.owned))))
+        levels = levels_in(committed, partition.number)
+        self._batching.open(partition, max(1, len(list(self.membership.owned))), levels)
         self._metrics.committed("classify", partition.number, committed.offset)
 
     def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:

@@ -17,6 +17,7 @@ from stream_app.events import UncertifiedReason
 from stream_app.routing.calibration import confident, pool
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
+from stream_app.routing.share import HeldShare
 
 
 class Route(IntEnum):
@@ -98,7 +99,8 @@ class TaskRouter:
     """A task, compiled: its tiers with weights, knots and thresholds, and its domain.
 
     `certified` says whether an accepted answer stands behind a certificate; if not, `uncertified_reason` why.
-    `labels` are the models', in order; `llm_only` those that only an LLM can give.
+    `labels` are the models', in order; `llm_only` those that only an LLM can give. With `share` the outcome of a
+    routing is not yet the last word: `holding` accepts or escalates in the stream's order.
     """
 
     task: str
@@ -110,6 +112,7 @@ class TaskRouter:
     policy: str | None
     known_share_min: float = 0.0
     scripts: Scripts | None = None
+    share: HeldShare | None = None
 
     def begin(self, texts: Sequence[str]) -> "Routing":
         """Start routing a batch."""

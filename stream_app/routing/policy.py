@@ -117,6 +117,18 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     area_under_risk_coverage: Probability
 
 
+class ShareHeld(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The share of events that may be escalated, and the order of the calibration sample's confidences.
+
+    The rank of a confidence is the share of the sample that was less sure: knots of both, rising from rank 0. The
+    tiers' threshold is the cut of that share on the sample, and what the certificate speaks of.
+    """
+
+    escalate_max: Probability
+    confidence: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+    rank: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+
+
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One task: its labels in the models' order, its tiers, and what they promise.
 
@@ -136,6 +148,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     measured: Measured
     made_at: str
     gain_llm: str | None = None
+    share: ShareHeld | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -185,6 +198,16 @@ def _check_task(task: TaskPolicy, where: str) -> None:
         raise SettingsError(f"{where}: a label threshold names no label of the task")
     if any(tier.threshold is None and tier.label_thresholds for tier in task.tiers):
         raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
+    order = task.share
+    if order is not None and (
+        len(order.confidence) != len(order.rank)
+        or list(order.confidence) != sorted(set(order.confidence))
+        or list(order.rank) != sorted(set(order.rank))
+        or order.rank[0] != 0
+    ):
+        raise SettingsError(f"{where}: the knots of its share do not rise from rank 0")
+    if order is not None and (task.tiers[0].threshold is None or task.tiers[0].label_thresholds):
+        raise SettingsError(f"{where}: a share is held by one cut for all labels")
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
     if task.certificate is None and any(tier.threshold is not None for tier in task.tiers):

@@ -35,6 +35,7 @@ from stream_app.routing.policy import (
 from stream_app.settings import Task
 from stream_app.training.cut import Judged, certified_cut, cuts_of, planned_cuts
 from stream_app.training.gain import Recorded, label_offsets
+from stream_app.training.held_share import held_share, share_cuts
 from stream_app.training.promised import certificate, promises_of, refuse_unprovable
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
 from stream_app.training.rounding import shortest, to_six_digits
@@ -79,8 +80,8 @@ def calibrate_task(
     """Make one task's policy. `scores` holds each model's scores of all files' rows, in order.
 
     With probability 1 - delta over such samples the accepted answers are wrong in at most `task.target_error`
-    of the cases, and every label's promise holds. Raises SettingsError where the sample is too small to certify that,
-    with the number needed.
+    of the cases, and every label's promise holds; a task that holds a share has the cut of that share and the bound
+    of what it accepts. Raises SettingsError where the sample is too small to certify that, with the number needed.
     """
     if task.by_hand:
         raise SettingsError(
@@ -105,7 +106,9 @@ def calibrate_task(
             f"task {task.name}: {' and '.join(task.models)} answer every text with the same label",
             advice="train a model that tells the labels apart; its answers are right only as often as the label is",
         )
-    if task.precision_min or task.miss_max:
+    if task.escalate_max is not None:
+        cuts = share_cuts(task.escalate_max, judged, inside, parts.calibration, len(labels))
+    elif task.precision_min or task.miss_max:
         cuts = planned_cuts(judged, truth, inside, parts.calibration, promises, len(labels))
     else:
         cuts = cuts_of(judged, fitted, _offsets(terms.llm, rows, fitted, judged, labels))
@@ -133,7 +136,8 @@ def calibrate_task(
         sample=_sample(files, parts, truth, labels),
         measured=measured(routed, truth[parts.test], len(tiers)),
         made_at=terms.made_at,
-        gain_llm=terms.llm,
+        gain_llm=terms.llm if task.escalate_max is None else None,
+        share=held_share(task.escalate_max, cut, judged, inside, parts.calibration),
     )
     return Calibrated(made, test, routed)
 
