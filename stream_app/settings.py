@@ -47,6 +47,7 @@ class Topics(Section):
     dlq: TopicName | None = None
     parked: TopicName | None = None
     review: TopicName | None = None
+    control: TopicName | None = None
 
 
 class TopicNames(Section):
@@ -58,6 +59,7 @@ class TopicNames(Section):
     dlq: str
     parked: str
     review: str
+    control: str
 
 
 class Kafka(Section):
@@ -93,6 +95,7 @@ class Kafka(Section):
             dlq=self.topics.dlq or f"{self.input_topic}-dlq",
             parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
+            control=self.topics.control or f"{self.input_topic}-control",
         )
 
 

@@ -45,8 +45,12 @@ class Decider:
         self.routers = routers
         self._scorer = scorer
 
+    def retire(self) -> None:
+        """Another policy is in force: what waits for a model of this one is given up, with ModelRetired."""
+        self._scorer.retired = True
+
     async def decide(self, texts: list[str]) -> Verdicts:
-        """Walks every task's tiers. Waits while Triton is away; raises nothing for it."""
+        """Walks every task's tiers. Waits while Triton is away; raises nothing for it but ModelRetired."""
         walks = await asyncio.gather(*(self._walk(router, texts) for router in self.routers))
         refused = {row: why for _, task_refused in walks for row, why in task_refused.items()}
         accepted = np.logical_and.reduce([routed.accepted for routed, _ in walks])

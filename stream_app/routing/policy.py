@@ -172,9 +172,14 @@ def load_policy(raw: bytes, source: str = "the policy") -> Policy:
         policy = msgspec.json.decode(raw, type=Policy)
     except msgspec.DecodeError as error:
         raise SettingsError(f"{source} is not a policy: {error}", advice="make one with `shunt calibrate`") from error
+    check_policy(policy, source)
+    return policy
+
+
+def check_policy(policy: Policy, source: str) -> None:
+    """Raise SettingsError, one line naming `source`, for what types cannot say."""
     for name, task in policy.tasks.items():
         _check_task(task, f"{source}, task {name}")
-    return policy
 
 
 def dump_policy(policy: Policy) -> bytes:

@@ -28,6 +28,7 @@ def scripted_policy(
     target_error: float | None = 0.05,
     coverage: float = 0.8,
     share: float | None = None,
+    sha256: str = NO_WEIGHTS,
 ) -> Policy:
     """The policy `scripted@number`. With `share` it holds that, and confidences are evenly spread from 0.5 to 1."""
     cut = threshold if share is None else 0.5 + share / 2
@@ -35,7 +36,7 @@ def scripted_policy(
         labels=LABELS,
         tiers=(
             TierPolicy(
-                members=(Member(model="scripted", version=model_version, weights_sha256=NO_WEIGHTS, weight=1.0),),
+                members=(Member(model="scripted", version=model_version, weights_sha256=sha256, weight=1.0),),
                 threshold=cut,
             ),
         ),

@@ -321,7 +321,7 @@ SHARED = Task(name="sentiment", tiers=("fast", ("fast", "slow")), escalate_max=0
 
 
 def test_a_share_is_held_from_its_sample_on():
-    """The cut escalates the share of fresh rows, what it accepts is certified, and the policy comes back as it went."""
+    """The cut escalates the share of fresh rows, what it accepts is certified, and the policy reads back the same."""
     files, scores = joined(made_up(8000, 21))
     made = calibrate_task(SHARED, files, SERVED, scores, TERMS)
     policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
