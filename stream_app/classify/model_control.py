@@ -27,7 +27,7 @@ class ModelControl(TritonModels):
     """A connection that may change what is served. `connect` it with `LOAD_WITHIN_S`."""
 
     async def served(self, model: str) -> frozenset[str]:
-        """The model's versions that are ready; none where it is not loaded. Raises StartError where Triton is away."""
+        """The model's versions that are ready; none where it is not loaded. StartError where Triton is away."""
         request = _protocol.ModelMetadataRequest(name=model)
         try:
             answer = await self._call(self._stub.ModelMetadata, request)
@@ -42,17 +42,19 @@ class ModelControl(TritonModels):
 
         Raises StartError where Triton cannot serve one.
         """
+        served = await self.served(model)
         try:
             config = await self._config(model)
             parameters = config.setdefault("parameters", {})
             for version, sha256 in weights.items():
                 parameters[weights_parameter(version)] = {"string_value": sha256}
-            await self._load(model, config, await self.served(model) | set(weights))
+            await self._load(model, config, served | set(weights))
             for version in weights:
                 await self.describe(model, version)
         except ModelError as error:
+            missing = sorted(set(weights) - served) or sorted(weights)
             raise StartError(
-                f"Triton does not serve {model}, version {' and '.join(weights)}: {error.message}",
+                f"Triton does not serve {model}, version {' and '.join(missing)}: {error.message}",
                 advice="put the version's folder into its model repository; it needs explicit model control",
             ) from error
 
