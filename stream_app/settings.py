@@ -47,6 +47,7 @@ class Topics(Section):
     dlq: TopicName | None = None
     parked: TopicName | None = None
     review: TopicName | None = None
+    control: TopicName | None = None
 
 
 class TopicNames(Section):
@@ -58,6 +59,7 @@ class TopicNames(Section):
     dlq: str
     parked: str
     review: str
+    control: str
 
 
 class Kafka(Section):
@@ -93,6 +95,7 @@ class Kafka(Section):
             dlq=self.topics.dlq or f"{self.input_topic}-dlq",
             parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
+            control=self.topics.control or f"{self.input_topic}-control",
         )
 
 
@@ -122,11 +125,12 @@ class LabelCost(Section):
 class Task(Section):
     """One question about every event, with a fixed label set and one dial.
 
-    The dial is `target_error`, or `threshold` by hand. Where labels matter differently, `precision_min` (of what is
-    accepted with a label, so much is truly of it) and `miss_max` (of what truly is of a label, at most so much is
-    accepted as something else) stand beside a target or in its place. Precision is that in traffic of the stated
-    `prevalence`. With `costs` the answer is the one expected to cost least; `costs` alone are a dial too: nothing is
-    promised then, and an event is escalated where that is expected to save more than `asking_cost`.
+    The dial is `target_error`, or `escalate_max`, or `threshold` by hand. Where labels matter differently,
+    `precision_min` (of what is accepted with a label, so much is truly of it) and `miss_max` (of what truly is of a
+    label, at most so much is accepted as something else) stand beside a target or in its place. Precision is that in
+    traffic of the stated `prevalence`. With `costs` the answer is the one expected to cost least; `costs` alone are a
+    dial too: nothing is promised then, and an event is escalated where that is expected to save more than
+    `asking_cost`.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -134,6 +138,8 @@ class Task(Section):
     """The labels, or a table label -> description for the prompt. Left out: what the first model serves."""
     tiers: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
     target_error: Share | None = None
+    escalate_max: Share | None = None
+    """The share of events that goes to the LLM, held whatever the traffic is like."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     precision_min: dict[str, Share] = Field(default_factory=dict)
     miss_max: dict[str, Share] = Field(default_factory=dict)
@@ -147,13 +153,18 @@ class Task(Section):
     @model_validator(mode="after")
     def _one_dial(self) -> Task:
         by_label = bool(self.precision_min or self.miss_max)
-        if self.target_error is not None and self.threshold is not None:
-            raise ValueError("give one of target_error and threshold, not both")
+        dials = {"target_error": self.target_error, "escalate_max": self.escalate_max, "threshold": self.threshold}
+        given = [name for name, value in dials.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}, not both")
+        if self.escalate_max is not None and by_label:
+            raise ValueError("a share that is held promises nothing: leave precision_min and miss_max out")
         if self.threshold is not None and by_label:
             raise ValueError("a threshold by hand promises nothing: leave precision_min and miss_max out")
-        if self.target_error is None and self.threshold is None and not by_label and not self.costs:
+        if not given and not by_label and not self.costs:
             raise ValueError(
-                "give target_error, or threshold, or precision_min and miss_max for the labels that matter, or costs"
+                "give target_error, or escalate_max, or threshold, or precision_min and miss_max for the labels that "
+                "matter, or costs"
             )
         if self.asking_cost and not self.costs:
             raise ValueError("asking_cost is told in the unit of `costs`: give those too")
@@ -169,7 +180,8 @@ class Task(Section):
     @property
     def by_gain(self) -> bool:
         """Whether nothing is promised, and costs alone decide what is escalated."""
-        return bool(self.costs) and not (self.by_hand or self.target_error or self.precision_min or self.miss_max)
+        promised = self.target_error or self.precision_min or self.miss_max
+        return bool(self.costs) and not (self.by_hand or self.escalate_max or promised)
 
     @field_validator("labels")
     @classmethod

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from stream_app.classify.in_force import Policing
 from stream_app.classify.outbox import Outbox
 from stream_app.classify.service import ClassifyLane
 from stream_app.classify.start import deciding
@@ -170,7 +171,8 @@ class Shadow:
         async with deciding(self._settings) as parts:
             outbox = Outbox(self._settings, self._codec, parts.routers, topics, parts.policy)
             decider = parts.decider(self._settings, self._metrics)
-            lane = ClassifyLane(self._settings, self._codec, decider, outbox, self._metrics, membership)
+            policing = Policing(decider, outbox, parts.policy)
+            lane = ClassifyLane(self._settings, self._codec, policing, self._metrics, membership)
             await lane.run(self._enough)
 
     def _see(self, outgoing: Sequence[Outgoing]) -> None:

@@ -77,7 +77,8 @@ def calibrated_tasks(settings: Settings, names: Sequence[str]) -> list[Task]:
     by_name = {task.name: task for task in settings.tasks if not task.by_hand}
     if not by_name:
         raise SettingsError(
-            "no task has anything to certify", advice="set target_error, or precision_min and miss_max"
+            "no task has anything to certify",
+            advice="set target_error, or escalate_max, or precision_min and miss_max",
         )
     if not names and len(by_name) > 1:
         raise SettingsError(f"there are {len(by_name)} tasks", advice=f"say --task {' or --task '.join(by_name)}")
@@ -122,6 +123,8 @@ def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
     for place, (tier, coverage) in enumerate(zip(task.tiers, measured.tier_coverage, strict=True), 1):
         pool = " + ".join(f"{member.weight:.2f} {member.model}:{member.version}" for member in tier.members)
         lines.append((f"tier {place}", f"{pool}{', isotonic' if tier.isotonic else ''}; accepts {coverage:.1%}"))
+    if task.share is not None:
+        lines.append(("share", f"{task.share.escalate_max:.1%} escalated, held; what is less sure is not certified"))
     if certificate is None or task.tiers[0].threshold is None:
         lines.append(("certified", "nothing"))
     else:

@@ -45,6 +45,7 @@ labels = ["negative", "positive"]    # or a table: label = "what it means", for 
 tiers = ["sentiment_fast"]           # small models, asked in turn; ["a", ["a", "b"]] asks b only where a is unsure
 threshold = 0.9                      # sure from here on: by hand, and not certified
 # target_error = 0.05                # instead of the threshold: certified by `shunt calibrate`, needs a policy
+# escalate_max = 0.2                 # or: this share goes to the LLM, held whatever comes; needs a policy
 
 # [policy]
 # file = "policy.json"               # made by `shunt calibrate` from labelled texts of yours

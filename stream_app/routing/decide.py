@@ -18,6 +18,7 @@ from stream_app.routing.calibration import confident, pool
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
 from stream_app.routing.payoff import Payoff
+from stream_app.routing.share import HeldShare
 
 
 class Route(IntEnum):
@@ -114,7 +115,8 @@ class TaskRouter:
 
     `certified` says whether an accepted answer stands behind a certificate; if not, `uncertified_reason` why.
     `labels` are the models', in order; `llm_only` those that only an LLM can give. With `votes` an LLM's answer is
-    weighed, without it is obeyed.
+    weighed, without it is obeyed. With `share` the outcome of a routing is not yet the last word: `holding` accepts or
+    escalates in the stream's order.
     """
 
     task: str
@@ -127,6 +129,7 @@ class TaskRouter:
     known_share_min: float = 0.0
     scripts: Scripts | None = None
     votes: VoteRule | None = None
+    share: HeldShare | None = None
 
     def begin(self, texts: Sequence[str]) -> "Routing":
         """Start routing a batch."""

@@ -119,6 +119,18 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     area_under_risk_coverage: Probability
 
 
+class ShareHeld(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The share of events that may be escalated, and the order of the calibration sample's confidences.
+
+    The rank of a confidence is the share of the sample that was less sure: knots of both, rising from rank 0. The
+    tiers' threshold is the cut of that share on the sample, and what the certificate speaks of.
+    """
+
+    escalate_max: Probability
+    confidence: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+    rank: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+
+
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One task: its labels in the models' order, its tiers, and what they promise.
 
@@ -143,6 +155,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     made_at: str
     gain_llm: str | None = None
     votes: VoteRule | None = None
+    share: ShareHeld | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -166,9 +179,14 @@ def load_policy(raw: bytes, source: str = "the policy") -> Policy:
         policy = msgspec.json.decode(raw, type=Policy)
     except msgspec.DecodeError as error:
         raise SettingsError(f"{source} is not a policy: {error}", advice="make one with `shunt calibrate`") from error
+    check_policy(policy, source)
+    return policy
+
+
+def check_policy(policy: Policy, source: str) -> None:
+    """Raise SettingsError, one line naming `source`, for what types cannot say."""
     for name, task in policy.tasks.items():
         _check_task(task, f"{source}, task {name}")
-    return policy
 
 
 def dump_policy(policy: Policy) -> bytes:
@@ -192,6 +210,16 @@ def _check_task(task: TaskPolicy, where: str) -> None:
         raise SettingsError(f"{where}: a label threshold names no label of the task")
     if any(tier.threshold is None and tier.label_thresholds for tier in task.tiers):
         raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
+    order = task.share
+    if order is not None and (
+        len(order.confidence) != len(order.rank)
+        or list(order.confidence) != sorted(set(order.confidence))
+        or list(order.rank) != sorted(set(order.rank))
+        or order.rank[0] != 0
+    ):
+        raise SettingsError(f"{where}: the knots of its share do not rise from rank 0")
+    if order is not None and (task.tiers[0].threshold is None or task.tiers[0].label_thresholds):
+        raise SettingsError(f"{where}: a share is held by one cut for all labels")
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
     if task.votes is not None:

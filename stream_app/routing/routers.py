@@ -12,6 +12,7 @@ from stream_app.routing.domain import Scripts
 from stream_app.routing.models import ServedModel
 from stream_app.routing.payoff import Payoff, costs_of
 from stream_app.routing.policy import Member, Policy, TaskPolicy, TierPolicy
+from stream_app.routing.share import HeldShare, Ranks
 from stream_app.settings import Task
 
 _RECALIBRATE = "run `shunt calibrate` for it again"
@@ -23,9 +24,10 @@ def task_routers(
     """A router for each task, in order. `served` holds every model that a tier names.
 
     A task with promises decides by the policy, certified; one with `costs` alone by the policy's cuts, uncertified
-    since nothing is promised where asking gains nothing (`no_gain`); one with `threshold` by that cut, uncertified,
-    on the policy's calibrated confidence if the policy has the task. Raises SettingsError where settings and
-    policy contradict each other, StartError where the models served are not those that were calibrated.
+    since nothing is promised where asking gains nothing (`no_gain`); one with `escalate_max` holds its share by it; one
+    with `threshold` by that cut, uncertified, on the policy's calibrated confidence if the policy has the task.
+    Raises SettingsError where settings and policy contradict each other, StartError where the models served are not
+    those that were calibrated.
     """
     return tuple(_router(task, served, policy) for task in tasks)
 
@@ -58,7 +60,15 @@ def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None
         known_share_min=found.domain.known_share_min if found else 0.0,
         scripts=Scripts(found.domain.scripts) if found else None,
         votes=found.votes if found else None,
+        share=_share(found) if found and not task.by_hand else None,
     )
+
+
+def _share(found: TaskPolicy) -> HeldShare | None:
+    order, floor = found.share, found.tiers[0].threshold
+    if order is None or floor is None:
+        return None
+    return HeldShare(order.escalate_max, Ranks(np.array(order.confidence), np.array(order.rank)), floor)
 
 
 def _tier(
@@ -120,19 +130,27 @@ def check_task(task: Task, found: TaskPolicy, served: Mapping[str, ServedModel],
             f"{where} was made for the tiers {_tiers(calibrated)}, the settings have {_tiers(wanted)}",
             advice=_RECALIBRATE,
         )
-    if task.target_error is not None and task.target_error != found.target_error:
-        raise SettingsError(
-            f"{where} was made for target_error {found.target_error:g}, the settings have {task.target_error:g}",
-            advice=f"{_RECALIBRATE}, or set target_error = {found.target_error:g}",
-        )
-    promised = ("precision_min", "miss_max", "prevalence", "asking_cost")
-    settled = {name: getattr(task, name) for name in promised} | {"costs": costs_of(task)}
-    for name, value in settled.items():
+    _check_dial("target_error", task.target_error, found.target_error, task, where)
+    _check_dial("escalate_max", task.escalate_max, found.share and found.share.escalate_max, task, where)
+    settled = {name: getattr(task, name) for name in ("precision_min", "miss_max", "prevalence", "asking_cost")}
+    for name, value in (settled | {"costs": costs_of(task)}).items():
         if not task.by_hand and value != getattr(found, name):
             raise SettingsError(f"{where} was made for another {name} than the settings have", advice=_RECALIBRATE)
     for tier in found.tiers:
         for member in tier.members:
             _check_member(member, served[member.model], found.labels, where)
+
+
+def _check_dial(dial: str, wanted: float | None, made_for: float | None, task: Task, where: str) -> None:
+    if task.by_hand or wanted == made_for:
+        return
+    if made_for is None:
+        raise SettingsError(f"{where} was not made for {dial}, the settings have {wanted:g}", advice=_RECALIBRATE)
+    has = "have none" if wanted is None else f"have {wanted:g}"
+    raise SettingsError(
+        f"{where} was made for {dial} {made_for:g}, the settings {has}",
+        advice=f"{_RECALIBRATE}, or set {dial} = {made_for:g}",
+    )
 
 
 def _check_member(member: Member, model: ServedModel, labels: tuple[str, ...], where: str) -> None:

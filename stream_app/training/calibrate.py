@@ -38,6 +38,7 @@ from stream_app.settings import Task
 from stream_app.training.cut import Cut, Judged, accepted_as, certified_cut, cuts_of, planned_cuts
 from stream_app.training.gain import GAIN_COVERAGE
 from stream_app.training.gate import gain_cuts, gate_offsets
+from stream_app.training.held_share import held_share, share_cuts
 from stream_app.training.known import FOLDS, Known
 from stream_app.training.promised import certificate, promises_of, refuse_unprovable
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
@@ -87,8 +88,8 @@ def calibrate_task(
     """Make one task's policy. `scores` holds each model's scores of all files' rows, in order.
 
     With probability 1 - delta over such samples the accepted answers are wrong in at most `task.target_error`
-    of the cases, and every label's promise holds. Raises SettingsError where the sample is too small to certify that,
-    with the number needed.
+    of the cases, and every label's promise holds; a task that holds a share has the cut of that share and the bound
+    of what it accepts. Raises SettingsError where the sample is too small to certify that, with the number needed.
     """
     if task.by_hand:
         raise SettingsError(
@@ -124,9 +125,11 @@ def calibrate_task(
         )
     known = _known(task, terms, rows, inside, tiers, scores, truth) if terms.llms else None
     offsets = np.zeros(len(labels))
-    if known is not None:
+    if known is not None and task.target_error is not None:
         offsets = gate_offsets(known.among(parts.calibration), GAIN_COVERAGE)
-    if task.precision_min or task.miss_max:
+    if task.escalate_max is not None:
+        cuts = share_cuts(task.escalate_max, judged, inside, parts.calibration, len(labels))
+    elif task.precision_min or task.miss_max:
         cuts = planned_cuts(judged, truth, inside, parts.calibration, promises, len(labels))
     else:
         cuts = cuts_of(judged, fitted, offsets)
@@ -167,6 +170,7 @@ def calibrate_task(
         made_at=terms.made_at,
         gain_llm=terms.llms[0] if offsets.any() else None,
         votes=rule,
+        share=held_share(task.escalate_max, cut, judged, inside, parts.calibration),
     )
     return Calibrated(made, test, routed)
 

@@ -15,11 +15,10 @@ def verdict(task: str, made: TaskPolicy, llm: WithLlm | None) -> str:
             f"{task}: the small model is not good enough yet: no cut keeps {_promise(made)}, "
             "so every text goes to the LLM. Train on more labels, or promise less."
         )
+    within = "within the target" if made.share is None else "under the share it holds"
     if escalated <= HARDLY_ANY:
-        return (
-            f"{task}: the LLM is not needed: the small model decides {made.measured.coverage:.1%} within the target."
-        )
-    left = f"the small model decides {made.measured.coverage:.1%} within the target, {escalated:.1%} go to the LLM"
+        return f"{task}: the LLM is not needed: the small model decides {made.measured.coverage:.1%} {within}."
+    left = f"the small model decides {made.measured.coverage:.1%} {within}, {escalated:.1%} go to the LLM"
     if llm is None or llm.escalated_llm_accuracy is None or llm.escalated_small_accuracy is None:
         return f"{task}: {left}. Whether it does better there shows with recorded answers (--llm)."
     there = (

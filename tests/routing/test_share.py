@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.routing.share import STEP, ShareController, share_threshold
+from stream_app.routing.decide import Route, Routed
+from stream_app.routing.holding import Backing, Held, hold, hold_all
+from stream_app.routing.share import KNOTS_MAX, STEP, HeldShare, Ranks, ShareController, share_threshold
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
@@ -50,3 +52,68 @@ def test_twenty_percent_through_a_shift_of_domain():
     assert abs(escalated[10_000:].mean() - 0.2) <= 0.01
     fixed = (ranks < 0.2).mean()
     assert fixed > 0.3
+
+
+def test_a_batch_is_held_as_its_events_one_by_one():
+    """`hold` gives what `escalates` gives, event by event, and comes to the same level, bit by bit."""
+    ranks = np.random.default_rng(3).random(500)
+    one, whole = ShareController(0.2, 0.35), ShareController(0.2, 0.35)
+    expected = [one.escalates(rank) for rank in ranks.tolist()]
+    escalated, levels = whole.hold(ranks)
+    assert escalated.tolist() == expected
+    assert (levels[0], whole.level) == (0.35, one.level)
+
+
+@pytest.mark.parametrize("rows", [50, 5_000])
+def test_ranks_are_the_share_of_the_sample_that_was_less_sure(rows):
+    """Of its own sample a rank is exact where all knots fit, else to half a per cent; a cut is its inverse."""
+    sample = np.random.default_rng(4).beta(8, 1, rows).astype(np.float32)
+    ranks = Ranks.of(sample)
+    assert len(ranks.rank) == min(rows, KNOTS_MAX)
+    less_sure = np.array([(sample < one).mean() for one in sample])
+    np.testing.assert_allclose(ranks.rank_of(sample), less_sure, atol=1e-9 if rows < KNOTS_MAX else 0.005)
+    for level in (0.1, 0.5, 0.9):
+        below = sample < ranks.cut_at(level)
+        assert abs(below.mean() - level) <= 0.02 + 1 / rows
+    assert ranks.cut_at(np.array([-0.01, 0.0, 1.02])).tolist() == [0, 0, 1]
+
+
+def test_equal_confidences_have_one_rank():
+    """A plateau, as an isotonic map makes it, has the rank of its lower end."""
+    ranks = Ranks.of(np.array([0.5, 0.5, 0.5, 0.9], np.float32))
+    assert ranks.rank_of(np.array([0.5, 0.9], np.float32)).tolist() == [0, 0.75]
+
+
+SHARE = HeldShare(0.2, Ranks(np.array([0.5, 1.0]), np.array([0.0, 1.0])), floor=0.6)
+
+
+def routed_of(confidence, route):
+    rows = len(confidence)
+    return Routed(
+        label=np.zeros(rows, np.intp),
+        confidence=np.array(confidence, np.float32),
+        probabilities=np.ones((rows, 2), np.float32),
+        tier=np.zeros(rows, np.int8),
+        route=np.array(route, np.int8),
+    )
+
+
+def test_what_is_accepted_for_want_of_room_is_not_certified():
+    """Below the certified cut, or outside the domain, an answer may be accepted, with nothing behind it."""
+    routed = routed_of([0.55, 0.99, 0.99], [Route.UNSURE, Route.OUT_OF_DOMAIN, Route.ACCEPTED])
+    held = Held.of(3)
+    hold(SHARE, ShareController(0.2, -0.01), routed, np.arange(3), held)
+    assert routed.route.tolist() == [Route.ACCEPTED] * 3
+    assert held.backing.tolist() == [Backing.BELOW_FLOOR, Backing.FOREIGN, Backing.FLOOR]
+    assert [Backing(one).uncertified_reason for one in held.backing] == ["manual", "uncalibrated", None]
+
+
+def test_foreign_texts_go_first_and_within_the_share():
+    """Nothing but foreign texts: a fifth of them is escalated, as out of domain, and not all."""
+    routed = routed_of([0.99] * 2_000, [Route.OUT_OF_DOMAIN] * 2_000)
+    hold_all(SHARE, routed)
+    assert abs((routed.route == Route.OUT_OF_DOMAIN).mean() - 0.2) <= 0.0265
+    assert ((routed.route == Route.OUT_OF_DOMAIN) | (routed.route == Route.ACCEPTED)).all()
+    mixed = routed_of([0.9, 0.99] * 200, [Route.UNSURE, Route.OUT_OF_DOMAIN] * 200)
+    hold_all(HeldShare(0.5, SHARE.ranks, 0.6), mixed)
+    assert (mixed.route[1::2] == Route.OUT_OF_DOMAIN).mean() > 0.95

@@ -420,3 +420,59 @@ def test_a_miss_that_is_dear_is_answered_sooner():
     policy = merged(None, "reviews", "sentiment", made.task, TERMS.made_at)
     with pytest.raises(SettingsError, match="made for another costs"):
         task_routers([BY_GAIN], SERVED, policy)
+
+
+SHARED = Task(name="sentiment", tiers=("fast", ("fast", "slow")), escalate_max=0.2)
+
+
+def test_a_share_is_held_from_its_sample_on():
+    """The cut escalates the share of fresh rows, what it accepts is certified, and the policy reads back the same."""
+    files, scores = joined(made_up(8000, 21))
+    made = calibrate_task(SHARED, files, SERVED, scores, TERMS)
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
+    (router,) = task_routers([SHARED], SERVED, policy)
+    assert router.certified
+    assert router.share is not None
+    assert router.share.floor == router.tiers[0].threshold == router.tiers[1].threshold
+    assert abs((1 - made.task.measured.coverage) - 0.2) <= 0.03
+    certificate = made.task.certificate
+    assert certificate.error_max is None
+    assert certificate.wrong / certificate.accepted < certificate.error_bound < 0.2
+    assert router.share.ranks.cut_at(0.2) == pytest.approx(router.share.floor, abs=0.01)
+    fresh, by_model = made_up(8000, 22, spread=1.2, name="fresh.jsonl")  # less sure
+    routed = route_scored(router, [row.text for row in fresh.rows], by_model)
+    assert abs((~routed.accepted).mean() - 0.2) <= 0.0065
+    fixed = route_scored(replace(router, share=None), [row.text for row in fresh.rows], by_model)
+    assert (~fixed.accepted).mean() > 0.3
+    assert "under the share it holds" in verdict("sentiment", made.task, None)
+
+
+def test_the_bound_of_a_share_holds_in_simulation():
+    """Over 100 seeded samples, the error of what the certified cut accepts exceeds its bound in at most delta."""
+    fresh_file, fresh = made_up(20_000, 998)
+    truth = np.array([LABELS.index(row.label) for row in fresh_file.rows])
+    texts, broken, delta = [row.text for row in fresh_file.rows], 0, 0.1
+    for seed in range(100):
+        files, scores = joined(made_up(600, seed + 500))
+        made = calibrate_task(SHARED, files, SERVED, scores, Terms(delta, TERMS.made_at)).task
+        policy = Policy(name="p", version=1, made_at=TERMS.made_at, tasks={"sentiment": made})
+        (router,) = task_routers([SHARED], SERVED, policy)
+        routed = route_scored(replace(router, share=None), texts, fresh)
+        broken += (routed.label != truth)[routed.accepted].mean() > made.certificate.error_bound
+    assert broken <= 100 * delta + 3 * (100 * delta * (1 - delta)) ** 0.5
+
+
+def test_a_share_needs_a_policy_that_was_made_for_it():
+    """Another share, a policy without one, or a sample too small for its cut: refused, in one line."""
+    files, scores = joined(made_up(2000, 23))
+    policy = merged(None, "p", "sentiment", calibrate_task(SHARED, files, SERVED, scores, TERMS).task, TERMS.made_at)
+    other = Task(name="sentiment", tiers=SHARED.tiers, escalate_max=0.1)
+    with pytest.raises(SettingsError, match=r"made for escalate_max 0.2, the settings have 0.1"):
+        task_routers([other], SERVED, policy)
+    with pytest.raises(SettingsError, match="not made for target_error, the settings have"):
+        task_routers([TASK], SERVED, policy)
+    target = merged(None, "p", "sentiment", calibrate_task(TASK, files, SERVED, scores, TERMS).task, TERMS.made_at)
+    with pytest.raises(SettingsError, match=r"made for target_error 0.05, the settings have none"):
+        task_routers([SHARED], SERVED, target)
+    with pytest.raises(SettingsError, match="label so many that 1999 fall to calibration"):
+        calibrate_task(Task(name="sentiment", tiers=SHARED.tiers, escalate_max=0.0005), files, SERVED, scores, TERMS)

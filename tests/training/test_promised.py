@@ -140,7 +140,7 @@ def test_promises_come_from_the_settings():
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({}, "give target_error, or threshold, or"),
+        ({}, "give target_error, or escalate_max, or threshold, or"),
         ({"threshold": 0.9, "miss_max": {"toxic": 0.1}}, "by hand promises nothing"),
         ({"threshold": 0.9, "target_error": 0.1}, "not both"),
         ({"miss_max": {"toxic": 0.1}, "prevalence": {"toxic": 0.6, "harmless": 0.6}}, "add up to more than 1"),
