@@ -5,13 +5,13 @@
 Each candidate is a dial and the LLMs it may ask: gpt-3.5-turbo, llama-2-70b, or one with the other's second opinion.
 Without `--final` it is calibrated on one half of `imdb_llm_calibration` and judged on the other, then the other way
 round, so that each row is judged once by a policy that never saw it. With `--final` each candidate is calibrated on
-both halves and judged on `imdb_llm_replay`, which chose nothing: every candidate ever judged there is in this list. The
-shipped models' scores are computed here (a quarter of an hour for the replay rows), and kept under `--scores`.
+both halves and judged on `imdb_llm_replay`, which chose nothing: every candidate ever judged there is in this list.
+The shipped models' scores are computed here (a quarter of an hour for the replay rows), and kept under `--scores`.
 
 Printed for each candidate: accuracy, that of the small models and of the first LLM alone (and with the small answer
 where it gave none), the difference with its 95 % interval (paired bootstrap), the share escalated, the share asked
-twice, and the cost of all calls in parts of the first LLM's for every row, at equal prices unless said. Exits 1 where a
-bar is missed.
+twice, and the cost of all calls in parts of the first LLM's for every row, at equal prices unless said. Exits 1 where
+a bar is missed.
 """
 
 from __future__ import annotations

@@ -115,8 +115,8 @@ class TaskRouter:
 
     `certified` says whether an accepted answer stands behind a certificate; if not, `uncertified_reason` why.
     `labels` are the models', in order; `llm_only` those that only an LLM can give. With `votes` an LLM's answer is
-    weighed, without it is obeyed. With `share` the outcome of a routing is not yet the last word: `holding` accepts or
-    escalates in the stream's order.
+    weighed, without it is obeyed. With `share` the outcome of a routing is not yet the last word: `holding` accepts
+    or escalates in the stream's order.
     """
 
     task: str

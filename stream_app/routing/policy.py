@@ -210,16 +210,8 @@ def _check_task(task: TaskPolicy, where: str) -> None:
         raise SettingsError(f"{where}: a label threshold names no label of the task")
     if any(tier.threshold is None and tier.label_thresholds for tier in task.tiers):
         raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
-    order = task.share
-    if order is not None and (
-        len(order.confidence) != len(order.rank)
-        or list(order.confidence) != sorted(set(order.confidence))
-        or list(order.rank) != sorted(set(order.rank))
-        or order.rank[0] != 0
-    ):
-        raise SettingsError(f"{where}: the knots of its share do not rise from rank 0")
-    if order is not None and (task.tiers[0].threshold is None or task.tiers[0].label_thresholds):
-        raise SettingsError(f"{where}: a share is held by one cut for all labels")
+    if task.share is not None:
+        _check_share(task.share, task.tiers[0], where)
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
     if task.votes is not None:
@@ -235,3 +227,12 @@ def _check_votes(rule: VoteRule, labels: int, where: str) -> None:
     for voters, weights, silence in told:
         if len(weights) != terms(labels, len(voters), silence=silence):
             raise SettingsError(f"{where}: votes of {' and '.join(voters)}: {len(weights)} weights do not fit")
+
+
+def _check_share(order: ShareHeld, first: TierPolicy, where: str) -> None:
+    """Its knots rise from rank 0, and one cut serves all labels."""
+    rises = list(order.confidence) == sorted(set(order.confidence)) and list(order.rank) == sorted(set(order.rank))
+    if len(order.confidence) != len(order.rank) or not rises or order.rank[0] != 0:
+        raise SettingsError(f"{where}: the knots of its share do not rise from rank 0")
+    if first.threshold is None or first.label_thresholds:
+        raise SettingsError(f"{where}: a share is held by one cut for all labels")

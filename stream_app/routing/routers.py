@@ -24,8 +24,8 @@ def task_routers(
     """A router for each task, in order. `served` holds every model that a tier names.
 
     A task with promises decides by the policy, certified; one with `costs` alone by the policy's cuts, uncertified
-    since nothing is promised where asking gains nothing (`no_gain`); one with `escalate_max` holds its share by it; one
-    with `threshold` by that cut, uncertified, on the policy's calibrated confidence if the policy has the task.
+    since nothing is promised where asking gains nothing (`no_gain`); one with `escalate_max` holds its share by it;
+    one with `threshold` by that cut, uncertified, on the policy's calibrated confidence if the policy has the task.
     Raises SettingsError where settings and policy contradict each other, StartError where the models served are not
     those that were calibrated.
     """
