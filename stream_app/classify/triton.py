@@ -92,7 +92,8 @@ class TritonModels:
         answer = await self._call(self._stub.ModelConfig, _protocol.ModelConfigRequest(name=model, version=newest))
         config = MessageToDict(answer.config, preserving_proto_field_name=True)
         check_shape(model, config)
-        sha256 = config.get("parameters", {}).get("weights_sha256", {}).get("string_value", "")
+        parameters = config.get("parameters", {})
+        sha256 = parameters.get("weights_sha256", {}).get("string_value", "")
         if not sha256:
             raise StartError(
                 f"model {model} does not name its weights",
@@ -104,6 +105,7 @@ class TritonModels:
             labels=await self._labels(model, newest, _label_count(config)),
             weights_sha256=sha256,
             batch_records_max=int(config["max_batch_size"]),
+            kind=parameters.get("kind", {}).get("string_value", "one_of"),
         )
 
     async def infer(self, model: ServedModel, texts: Sequence[str | bytes]) -> Scores:
