@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from stream_app.training.corpus import Characters, Corpus
 from stream_app.training.gold import Gold
-from stream_app.training.layer import Layer, fit_layer
+from stream_app.training.layer import MEASURED_TOLERANCE, SERVED_TOLERANCE, Layer, fit_layer
 from stream_app.training.recipe import Recipe
 from stream_app.training.table import Floats, Packed, Places, Question, ask, fit_table, pack
 from stream_app.training.work import Work
@@ -96,7 +96,7 @@ def fit(
     scores = _cross_scores(run, folds, 1.0, "cross-fitting")
     steps.next("fitting on all rows", 1)
     table = pack(fit_table(corpus, run.questions, recipe, work.part("all")))
-    layer = _layer(run, scores, np.arange(len(texts)))
+    layer = _layer(run, scores, np.arange(len(texts)), SERVED_TOLERANCE)
     held_out = {_seen(folds): work.array("1-held-out", lambda: _held_out(run, folds, scores))}
     for share in curve_shares:
         held_out |= _curve_point(run, folds, share)
@@ -159,14 +159,14 @@ def _held_out(run: _Rows, folds: Sequence[_Fold], scores: Floats) -> Floats:
     found = np.zeros((len(run.texts), len(run.gold.labels)))
     every = np.arange(len(run.texts))
     for fold in folds:
-        layer = _layer(run, scores, np.setdiff1d(every, fold.unseen))
+        layer = _layer(run, scores, np.setdiff1d(every, fold.unseen), MEASURED_TOLERANCE)
         found[fold.unseen] = layer.probabilities(*_layer_scores(run, scores[fold.unseen]))
     return found
 
 
-def _layer(run: _Rows, scores: Floats, rows: Places) -> Layer:
+def _layer(run: _Rows, scores: Floats, rows: Places, tolerance: float) -> Layer:
     flat, gate_scores = _layer_scores(run, scores[rows])
-    return fit_layer(flat, gate_scores, run.gold.of(rows), run.domains[rows], run.recipe.layer_c)
+    return fit_layer(flat, gate_scores, run.gold.of(rows), run.domains[rows], run.recipe.layer_c, tolerance)
 
 
 def _layer_scores(run: _Rows, scores: Floats) -> tuple[Floats, Floats]:
