@@ -107,6 +107,7 @@ class TritonModels:
             labels=await self._labels(model, newest, _label_count(config)),
             weights_sha256=sha256,
             batch_records_max=int(config["max_batch_size"]),
+            kind=parameters.get("kind", {}).get("string_value", "one_of"),
         )
 
     async def infer(self, model: ServedModel, texts: Sequence[str | bytes]) -> Scores:

@@ -102,6 +102,11 @@ def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
     for name in task.models:
         if name not in served:
             raise StartError(f"task {task.name}: Triton does not serve {name}", advice="load it, or change tiers")
+        if served[name].kind != "one_of":
+            raise StartError(
+                f"task {task.name}: {name} answers {served[name].kind}, each label by itself",
+                advice="the models of a task must be one_of: exactly one label is right",
+            )
     labels = served[task.models[0]].labels
     for name in task.models[1:]:
         if served[name].labels != labels:
