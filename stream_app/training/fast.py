@@ -119,16 +119,15 @@ def _cross_scores(run: _Rows, folds: Sequence[_Fold], share: float, doing: str) 
     """Scores [rows, segments, columns] from tables that saw other groups' rows, or a share of those groups."""
 
     def scores(number: int, fold: _Fold) -> Floats:
-        run.steps.next(doing, share)
         kept = run.work.part(f"{share:g}-fold-{number}")
         part = Corpus(run.corpus.matrix[fold.seen], run.corpus.features)
         table = pack(fit_table(part, [each.of(fold.seen) for each in run.questions], run.recipe, kept))
         return table.scores(_chosen(run.texts, fold.unseen), with_characters=run.recipe.with_characters)
 
-    parts = [
-        run.work.array(f"{share:g}-scores-{number}", lambda number=number, fold=fold: scores(number, fold))
-        for number, fold in enumerate(folds)
-    ]
+    parts = list[Floats]()
+    for number, fold in enumerate(folds):
+        run.steps.next(doing, share)
+        parts.append(run.work.array(f"{share:g}-scores-{number}", lambda at=number, fold=fold: scores(at, fold)))
     found = np.zeros((len(run.texts), *parts[0].shape[1:]))
     for fold, part in zip(folds, parts, strict=True):
         found[fold.unseen] = part

@@ -120,11 +120,7 @@ def _domains(data: TrainingSet, gold: Gold) -> Places:
 def make_minilm(
     data: TrainingSet, gold: Gold, recipe: minilm.Recipe, work: Work, progress: Progress, *, curve: bool
 ) -> Made:
-    """A fine-tuned encoder. The curve holds a quarter of the groups out and trains once more for each of its points.
-
-    Raises ImportError without the packages of the `train` extra.
-    """
-    minilm.require_packages()
+    """A fine-tuned encoder. Its curve holds a quarter of the groups out and trains once more for each point."""
     texts = data.texts
 
     def trained(rows: Places, name: str, version: Path) -> str:
