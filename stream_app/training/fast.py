@@ -37,7 +37,19 @@ class FastModel:
 
     table: Packed
     layer: Layer
+    recipe: Recipe
     held_out: dict[int, Floats]
+
+    @property
+    def cross_fitted(self) -> Floats:
+        """Probabilities of all training rows [rows, labels], each from the models of the other folds."""
+        return self.held_out[max(self.held_out)]
+
+    def answers(self, texts: Sequence[str]) -> Floats:
+        """Probabilities of new texts [texts, labels], by the code that serves the model."""
+        scores = self.table.scores(texts, with_characters=self.recipe.with_characters)
+        labels = self.table.steps.size - self.layer.gate.shape[0]
+        return self.layer.probabilities(scores[:, :, :labels].reshape(len(texts), -1), scores[:, 0, labels:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ def fit(
     for share in curve_shares:
         held_out |= _curve_point(run, folds, share)
     progress("fitted", 1.0)
-    return FastModel(table, layer, dict(sorted(held_out.items())))
+    return FastModel(table, layer, recipe, dict(sorted(held_out.items())))
 
 
 def _folds(run: _Rows) -> list[_Fold]:

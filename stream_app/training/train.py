@@ -18,7 +18,7 @@ from stream_app.training.curve_plot import write_plot
 from stream_app.training.enough import check_enough
 from stream_app.training.evaluation import AnyOfFigures, Figures, answer_rows, any_of_figures, figures
 from stream_app.training.folder import FAST, MINILM, check_target, write_folder
-from stream_app.training.gold import Gold, TaskKind, gold_of, labels_in_rows
+from stream_app.training.gold import Gold, TaskKind, gold_of
 from stream_app.training.making import Made, Progress, TrainingSet, make_fast, make_minilm
 from stream_app.training.recipe import Recipe as FastRecipe
 from stream_app.training.recipe import recipe_for
@@ -29,6 +29,7 @@ from stream_app.training.rows import (
     MarkedRow,
     UnreadableRow,
     holds_marks,
+    labels_of,
     read_marked,
     read_rows,
 )
@@ -130,7 +131,7 @@ def train_rows(
     progress: Progress = silent,
 ) -> Trained:
     """Train on rows in memory; see `train`. What was made so far is kept beside `folder` until it is whole."""
-    gold = gold_of(data.rows, labels_in_rows(data.rows))
+    gold = gold_of(data.rows, labels_of(data.rows))
     check_enough(gold, data.groups)
     check_target(folder, gold.labels, replace=replace_model)
     for rows in validation.values():
