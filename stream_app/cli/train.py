@@ -79,7 +79,8 @@ def _train(files: tuple[Path, ...], *, kind: str | None, **options: Any) -> Trai
 def _told(trained: Trained) -> list[str]:
     from stream_app.training.evaluation import Figures  # noqa: PLC0415 - its packages are an extra
 
-    told = [f"{trained.folder}: {trained.rows:,} rows, {trained.kind}, labels {', '.join(trained.labels)}"]
+    told = ["went on where an interrupted run stood"] if trained.went_on else []
+    told.append(f"{trained.folder}: {trained.rows:,} rows, {trained.kind}, labels {', '.join(trained.labels)}")
     if trained.cross_fitted_accuracy is not None:
         told.append(f"accuracy on training rows that were held out: {trained.cross_fitted_accuracy:.4f}")
     if trained.held_out is not None:

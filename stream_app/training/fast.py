@@ -37,7 +37,19 @@ class FastModel:
 
     table: Packed
     layer: Layer
+    recipe: Recipe
     held_out: dict[int, Floats]
+
+    @property
+    def cross_fitted(self) -> Floats:
+        """Probabilities of all training rows [rows, labels], each from the models of the other folds."""
+        return self.held_out[max(self.held_out)]
+
+    def answers(self, texts: Sequence[str]) -> Floats:
+        """Probabilities of new texts [texts, labels], by the code that serves the model."""
+        scores = self.table.scores(texts, with_characters=self.recipe.with_characters)
+        labels = self.table.steps.size - self.layer.gate.shape[0]
+        return self.layer.probabilities(scores[:, :, :labels].reshape(len(texts), -1), scores[:, 0, labels:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ def fit(
     for share in curve_shares:
         held_out |= _curve_point(run, folds, share)
     progress("fitted", 1.0)
-    return FastModel(table, layer, dict(sorted(held_out.items())))
+    return FastModel(table, layer, recipe, dict(sorted(held_out.items())))
 
 
 def _folds(run: _Rows) -> list[_Fold]:
@@ -119,16 +131,15 @@ def _cross_scores(run: _Rows, folds: Sequence[_Fold], share: float, doing: str) 
     """Scores [rows, segments, columns] from tables that saw other groups' rows, or a share of those groups."""
 
     def scores(number: int, fold: _Fold) -> Floats:
-        run.steps.next(doing, share)
         kept = run.work.part(f"{share:g}-fold-{number}")
         part = Corpus(run.corpus.matrix[fold.seen], run.corpus.features)
         table = pack(fit_table(part, [each.of(fold.seen) for each in run.questions], run.recipe, kept))
         return table.scores(_chosen(run.texts, fold.unseen), with_characters=run.recipe.with_characters)
 
-    parts = [
-        run.work.array(f"{share:g}-scores-{number}", lambda number=number, fold=fold: scores(number, fold))
-        for number, fold in enumerate(folds)
-    ]
+    parts = list[Floats]()
+    for number, fold in enumerate(folds):
+        run.steps.next(doing, share)
+        parts.append(run.work.array(f"{share:g}-scores-{number}", lambda at=number, fold=fold: scores(at, fold)))
     found = np.zeros((len(run.texts), *parts[0].shape[1:]))
     for fold, part in zip(folds, parts, strict=True):
         found[fold.unseen] = part

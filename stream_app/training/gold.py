@@ -1,6 +1,6 @@
 """What is right for each row of a task: one label of several, or a yes or no for each of several labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -64,15 +64,10 @@ def kind_of(rows: Sequence[LabelledRow] | Sequence[MarkedRow]) -> TaskKind:
     return TaskKind.ANY_OF if rows and isinstance(rows[0], MarkedRow) else TaskKind.ONE_OF
 
 
-def labels_in_rows(rows: Sequence[LabelledRow] | Sequence[MarkedRow]) -> tuple[str, ...]:
-    """The label set, sorted: a label's place in it is its index in the model's output."""
-    return tuple(sorted({label for row in rows for label in _said(row)}))
-
-
 def gold_of(rows: Sequence[LabelledRow] | Sequence[MarkedRow], labels: Sequence[str]) -> Gold:
     """The rows' marks for these labels. Raises SettingsError for a label outside them."""
     places = {label: at for at, label in enumerate(labels)}
-    foreign = sorted({label for row in rows for label in _said(row)} - places.keys())
+    foreign = sorted({label for row in rows for label in row.said} - places.keys())
     if foreign:
         raise SettingsError(
             f"label {foreign[0]!r} is not one of the model's ({', '.join(labels)})",
@@ -81,10 +76,6 @@ def gold_of(rows: Sequence[LabelledRow] | Sequence[MarkedRow], labels: Sequence[
     kind = kind_of(rows)
     marks = np.full((len(rows), len(labels)), NO if kind is TaskKind.ONE_OF else UNKNOWN, np.int8)
     for at, row in enumerate(rows):
-        for label, there in _said(row).items():
+        for label, there in row.said.items():
             marks[at, places[label]] = YES if there else NO
     return Gold(kind, tuple(labels), marks)
-
-
-def _said(row: LabelledRow | MarkedRow) -> Mapping[str, bool]:
-    return row.marks if isinstance(row, MarkedRow) else {row.label: True}

@@ -120,23 +120,19 @@ def _domains(data: TrainingSet, gold: Gold) -> Places:
 def make_minilm(
     data: TrainingSet, gold: Gold, recipe: minilm.Recipe, work: Work, progress: Progress, *, curve: bool
 ) -> Made:
-    """A fine-tuned encoder. The curve holds a quarter of the groups out and trains once more for each of its points.
-
-    Raises ImportError without the packages of the `train` extra.
-    """
-    minilm.require_packages()
+    """A fine-tuned encoder. Its curve holds a quarter of the groups out and trains once more for each point."""
     texts = data.texts
 
     def trained(rows: Places, name: str, version: Path) -> str:
         chosen = [texts[row] for row in rows.tolist()]
         doing = progress if name == "model" else lambda said, share: progress(f"learning curve: {said}", share)
-        checkpoint = minilm.fine_tune(chosen, gold.of(rows), work.folder / name, recipe, doing)
+        checkpoint = minilm.fine_tune(chosen, gold.of(rows), work.place / name, recipe, doing)
         return minilm_export.export(checkpoint, len(gold.labels), version, recipe, doing)
 
     def answers(rows: Places, unseen: Places, name: str) -> Floats:
         from stream_app.training.templates.minilm.scoring import Scorer  # noqa: PLC0415 - onnxruntime
 
-        version = work.folder / f"{name}-version"
+        version = work.place / f"{name}-version"
         version.mkdir(parents=True, exist_ok=True)
         scorer = Scorer(version, trained(rows, name, version), {"kind": gold.kind.value})
         asked = [texts[row].encode(errors="replace") for row in unseen.tolist()]

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,6 +22,11 @@ class LabelledRow:
     group: str | None = None
     style: str | None = None
 
+    @property
+    def said(self) -> Mapping[str, bool]:
+        """What its labelling says of labels: one is there."""
+        return {self.label: True}
+
 
 @dataclass(frozen=True, slots=True)
 class MarkedRow:
@@ -31,6 +36,11 @@ class MarkedRow:
     text: str
     marks: Mapping[str, bool]
     group: str | None = None
+
+    @property
+    def said(self) -> Mapping[str, bool]:
+        """What its labelling says of labels: its marks."""
+        return self.marks
 
 
 class UnreadableRow(ValueError):  # noqa: N818 - named for what happened
@@ -44,7 +54,7 @@ def read_rows(path: Path, label_field: str = LABEL) -> list[LabelledRow]:
     out, unless it is the plain `label`. A row without `id` is named by its line number. Raises UnreadableRow and
     OSError.
     """
-    return [row for line in _lines(path) if (row := _row(line, label_field)) is not None]
+    return [row for line in json_objects(path) if (row := _row(*line, label_field)) is not None]
 
 
 def read_marked(path: Path, label_field: str = LABELS) -> list[MarkedRow]:
@@ -52,38 +62,33 @@ def read_marked(path: Path, label_field: str = LABELS) -> list[MarkedRow]:
 
     As `read_rows` otherwise.
     """
-    return [row for line in _lines(path) if (row := _marked(line, label_field)) is not None]
+    return [row for line in json_objects(path) if (row := _marked(*line, label_field)) is not None]
 
 
 def holds_marks(path: Path, label_field: str | None = None) -> bool:
     """Whether the first row is labelled as `read_marked` takes it, and not as `read_rows` does. Raises as they do."""
-    for line in _lines(path):
+    for _, _, fields in json_objects(path):
         if label_field is not None:
-            return _marks(_at(line.fields, label_field)) is not None
-        return not isinstance(line.fields.get(LABEL), str) and _marks(line.fields.get(LABELS)) is not None
+            return _marks(_at(fields, label_field)) is not None
+        return not isinstance(fields.get(LABEL), str) and _marks(fields.get(LABELS)) is not None
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line's fields, where it stands for a person to find, and its number."""
+def json_objects(path: Path) -> Iterator[tuple[int, str, dict[str, object]]]:
+    """Each line's number, place and object, of JSON Lines that are plain or gzip by content; empty lines are skipped.
 
-    fields: Mapping[str, object]
-    place: str
-    number: int
-
-
-def _lines(path: Path) -> Iterator[_Line]:
+    Raises UnreadableRow and OSError.
+    """
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     with gzip.open(path) if zipped else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 place = f"{path.name}:{number}"
-                yield _Line(_fields(line, place), place, number)
+                yield number, place, _object(line, place)
 
 
-def _fields(line: bytes, place: str) -> dict[str, object]:
+def _object(line: bytes, place: str) -> dict[str, object]:
     try:
         found: object = json.loads(line)
     except ValueError as error:  # not JSON, or not UTF-8
@@ -93,32 +98,32 @@ def _fields(line: bytes, place: str) -> dict[str, object]:
     return cast("dict[str, object]", found)
 
 
-def _row(line: _Line, label_field: str) -> LabelledRow | None:
-    text, label = line.fields.get("text"), _at(line.fields, label_field)
+def _row(number: int, place: str, fields: dict[str, object], label_field: str) -> LabelledRow | None:
+    text, label = fields.get("text"), _at(fields, label_field)
     if label is None and label_field != LABEL:
         return None
     if not isinstance(text, str) or not isinstance(label, str):
-        raise UnreadableRow(f"{line.place} needs the string fields text and {label_field}")
-    style = line.fields.get("style")
+        raise UnreadableRow(f"{place} needs the string fields text and {label_field}")
+    style = fields.get("style")
     return LabelledRow(
-        id=_id(line),
+        id=str(fields.get("id", number)),
         text=text,
         label=label,
-        group=_group(line),
+        group=_group(fields),
         style=style if isinstance(style, str) else None,
     )
 
 
-def _marked(line: _Line, label_field: str) -> MarkedRow | None:
-    text, found = line.fields.get("text"), _at(line.fields, label_field)
+def _marked(number: int, place: str, fields: dict[str, object], label_field: str) -> MarkedRow | None:
+    text, found = fields.get("text"), _at(fields, label_field)
     if found is None and label_field != LABELS:
         return None
     marks = _marks(found)
     if not isinstance(text, str) or marks is None:
         raise UnreadableRow(
-            f"{line.place} needs the string field text, and {label_field}: a map of labels to true or false"
+            f"{place} needs the string field text, and {label_field}: a map of labels to true or false"
         )
-    return MarkedRow(_id(line), text, marks, _group(line))
+    return MarkedRow(str(fields.get("id", number)), text, marks, _group(fields))
 
 
 def _at(fields: Mapping[str, object], path: str) -> object:
@@ -140,12 +145,8 @@ def _marks(labels: object) -> dict[str, bool] | None:
     return {label: bool(value) for label, value in said.items() if value is not None}
 
 
-def _id(line: _Line) -> str:
-    return str(line.fields.get("id", line.number))
-
-
-def _group(line: _Line) -> str | None:
-    group = line.fields.get("group")
+def _group(fields: Mapping[str, object]) -> str | None:
+    group = fields.get("group")
     return None if group is None else str(group)
 
 
@@ -156,3 +157,8 @@ def in_half_a(row: LabelledRow) -> bool:
     """
     name = row.id if row.group is None else row.group
     return int(hashlib.sha256(name.encode()).hexdigest()[0], 16) < 8
+
+
+def labels_of(rows: Iterable[LabelledRow] | Iterable[MarkedRow]) -> tuple[str, ...]:
+    """The label set, sorted: a label's place in it is its index in the model's output."""
+    return tuple(sorted({label for row in rows for label in row.said}))

@@ -14,10 +14,11 @@ from stream_app.errors import SettingsError, StartError
 from stream_app.training import minilm
 from stream_app.training.card import Described, model_card
 from stream_app.training.curve import Curve, learning_curve
+from stream_app.training.curve_plot import write_plot
 from stream_app.training.enough import check_enough
 from stream_app.training.evaluation import AnyOfFigures, Figures, answer_rows, any_of_figures, figures
 from stream_app.training.folder import FAST, MINILM, check_target, write_folder
-from stream_app.training.gold import Gold, TaskKind, gold_of, labels_in_rows
+from stream_app.training.gold import Gold, TaskKind, gold_of
 from stream_app.training.making import Made, Progress, TrainingSet, make_fast, make_minilm
 from stream_app.training.recipe import Recipe as FastRecipe
 from stream_app.training.recipe import recipe_for
@@ -28,6 +29,7 @@ from stream_app.training.rows import (
     MarkedRow,
     UnreadableRow,
     holds_marks,
+    labels_of,
     read_marked,
     read_rows,
 )
@@ -53,6 +55,8 @@ class Trained:
     figures: Mapping[str, Figures | AnyOfFigures]
     held_out: AnyOfFigures | None
     curve: Curve | None
+    went_on: bool = False
+    """Whether an interrupted run had left something to go on with."""
 
     @property
     def cross_fitted_accuracy(self) -> float | None:
@@ -127,11 +131,13 @@ def train_rows(
     progress: Progress = silent,
 ) -> Trained:
     """Train on rows in memory; see `train`. What was made so far is kept beside `folder` until it is whole."""
-    gold = gold_of(data.rows, labels_in_rows(data.rows))
+    gold = gold_of(data.rows, labels_of(data.rows))
     check_enough(gold, data.groups)
     check_target(folder, gold.labels, replace=replace_model)
     for rows in validation.values():
         gold_of(rows, gold.labels)
+    if model == "minilm":
+        _require_packages()
     recipe = replace(recipe_for(data.texts, gold.kind) if model == "fast" else minilm.Recipe(), seed=seed)
     work, goes_on = open_work(folder.parent / f".{folder.name}.training", _fingerprint(data, gold, recipe))
     if goes_on:
@@ -139,16 +145,20 @@ def train_rows(
     try:
         made = _make(data, gold, recipe, work, progress, curve=model == "fast" if curve is None else curve)
         trained = _write(made, data, gold, recipe, task, folder, validation, progress)
-    except ImportError as error:
-        work.close()
-        advice = 'install the training packages: pip install "shunt-stream[train]"'
-        raise StartError(f"{error.name} is not installed", advice=advice) from error
-    except SettingsError:
+    except SettingsError:  # these rows cannot be learned from: there is nothing to go on with
         work.close()
         raise
     work.close()
     progress("done", 1.0)
-    return trained
+    return replace(trained, went_on=goes_on)
+
+
+def _require_packages() -> None:
+    try:
+        minilm.require_packages()
+    except ImportError as error:
+        advice = 'install the training packages: pip install "shunt-stream[train]"'
+        raise StartError(f"{error.name} is not installed", advice=advice) from error
 
 
 def _make(
@@ -191,8 +201,6 @@ def _write(
             found[title] = _measured(folder, rows, gold)
         described = Described(folder.name, task, gold, tuple(data.sources), recipe, found, unseen, curve)
         if curve is not None and curve.gain is not None:
-            from stream_app.training.curve_plot import write_plot  # noqa: PLC0415 - matplotlib is an extra
-
             write_plot(curve, folder.name, folder / "learning_curve.svg")
         (folder / "MODEL_CARD.md").write_text(model_card(described))
 

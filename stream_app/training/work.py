@@ -17,12 +17,21 @@ _Kind = TypeVar("_Kind", np.float64, np.int64)
 class Work:
     """Arrays by name in one folder. Each is made once: who asks for it again, a later run too, gets it from disk.
 
+    Without a folder nothing is kept, and each is made when it is asked for.
+
     That is only right where the same name always means the same numbers: `open_work` sees to it that the folder
     belongs to one set of rows, one recipe and one version of the code, and training is seeded.
     """
 
-    folder: Path
+    folder: Path | None
     prefix: str = ""
+
+    @property
+    def place(self) -> Path:
+        """The folder, for what is no array. Raises ValueError where nothing is kept."""
+        if self.folder is None:
+            raise ValueError("this work has no folder")
+        return self.folder
 
     def part(self, name: str) -> "Work":
         """The same folder with `name` before the names of what is kept."""
@@ -33,6 +42,8 @@ class Work:
 
         It is written beside its place and then renamed: a kill leaves it whole or not at all.
         """
+        if self.folder is None:
+            return make()
         path = self.folder / f"{self.prefix}{name}.npy"
         try:
             return np.load(path)
@@ -47,7 +58,12 @@ class Work:
 
     def close(self) -> None:
         """The run is over and its outcome in place: nothing here is needed any more."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+NOT_KEPT = Work(None)
+"""The work of a run too short to be gone on with."""
 
 
 def open_work(folder: Path, fingerprint: str) -> tuple[Work, bool]:

@@ -75,6 +75,8 @@ def test_a_killed_fast_training_goes_on(tmp_path, monkeypatch):
     said = []
     resumed = train([rows], task="mood", out=out, progress=lambda doing, _: said.append(doing))
     assert said[0] == "going on where the last run stood"
+    assert resumed.went_on
+    assert not whole.went_on
     assert 0 < CountedFits.count <= of_whole - 11, "two folds of four fits, and three of the third, were made before"
     assert resumed.weights_sha256 == whole.weights_sha256
     assert resumed.curve == whole.curve
