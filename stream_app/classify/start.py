@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from stream_app.classify.deciding import Decider
 from stream_app.classify.in_force import Policing
+from stream_app.classify.model_control import LOAD_WITHIN_S, ModelControl
 from stream_app.classify.outbox import Outbox
 from stream_app.classify.scoring import Scorer
 from stream_app.classify.service import ClassifyLane
@@ -77,6 +78,17 @@ async def deciding(settings: Settings) -> AsyncGenerator[Deciding]:
     """
     async with TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models:
         yield await compiled(settings, models, read_policy(settings))
+
+
+@asynccontextmanager
+async def challenging(settings: Settings, challenger: Policy) -> AsyncGenerator[Deciding]:
+    """As `deciding`, by a policy that is not in force: Triton is asked to serve its models too, from now on."""
+    asked = {name for task in settings.tasks for name in task.models}
+    async with ModelControl.connect(settings.triton.url, LOAD_WITHIN_S) as models:
+        for name, weights in weights_of(challenger).items():
+            if name in asked:
+                await models.add(name, weights)
+        yield await compiled(settings, models, challenger)
 
 
 async def compiled(settings: Settings, models: TritonModels, policy: Policy | None) -> Deciding:

@@ -258,6 +258,58 @@ def test_what_is_not_better_or_cannot_be_served_changes_nothing(place):
     assert control.candidate is None
     assert control.in_force.policy == worse
     assert control.in_force.forced == ("sentiment: certified coverage 70.0%, in force 80.0%",)
+    status = place.shunt("status")
+    assert "policy        scripted@3, by promote at" in status.stdout
+    assert "after scripted@1; forced: sentiment: certified coverage" in status.stdout
+
+
+class HeldBack(Decider):
+    """A decider whose answers are there, and are told only when the test says so."""
+
+    def __init__(self, decider):
+        super().__init__(decider.routers, decider._scorer)
+        self.decided, self.told = asyncio.Event(), asyncio.Event()
+
+    async def decide(self, texts):
+        verdicts = await super().decide(texts)
+        self.decided.set()
+        await self.told.wait()
+        return verdicts
+
+
+async def test_a_batch_under_way_is_signed_by_the_policy_that_decided_it(stack, make_topic, unique_name):
+    """Another policy comes into force between a batch's scores and its records: they name the one before."""
+    settings = pipeline(stack, make_topic, unique_name, partitions=1)
+    names = settings.kafka.names
+    values = [
+        json.dumps({"id": f"r-{number}", "text": f"p={sureness(f'r-{number}')}"}).encode() for number in range(300)
+    ]
+    produce(stack.bootstrap_servers, names.input, values)
+    async with classify_lane(settings, Metrics()) as lane:
+        sound, stop = lane._batch_work.policing, asyncio.Event()
+        held = HeldBack(sound.decider)
+        lane._batch_work.policing = Policing(held, sound.outbox, None)
+        later = settings.model_copy(update={"tasks": (settings.tasks[0].model_copy(update={"threshold": 0.7}),)})
+        async with classify_lane(later, Metrics()) as other:
+            task = asyncio.create_task(lane.run(stop))
+            await asyncio.wait_for(held.decided.wait(), 20)
+            lane.put_in_force(other._batch_work.policing)
+            held.told.set()
+            await caught_up(settings, task)
+            stop.set()
+            await task
+    finals = [json.loads(message.value()) for message in read_all(stack.bootstrap_servers, names.decisions)]
+    for final in finals:
+        assert sureness(final["id"]) >= final["answers"]["sentiment"]["threshold"]
+    thresholds = {final["answers"]["sentiment"]["threshold"] for final in finals if sureness(final["id"]) > 0.9}
+    assert 0.9 in thresholds
+    asked = 0
+    for message in read_all(stack.bootstrap_servers, names.escalations):
+        small = json.loads(dict(message.headers())["shunt-escalation"])["asks"][0]["small"]
+        asked += sureness(json.loads(message.value())["id"]) == 0.8
+        assert sureness(json.loads(message.value())["id"]) < small["threshold"]
+    assert asked
+    assert len(finals) + len(read_all(stack.bootstrap_servers, names.escalations)) == 300
 
 
 async def test_what_waits_for_a_model_that_is_gone_is_decided_by_the_policy_in_force(stack, make_topic, unique_name):
@@ -284,3 +336,33 @@ async def test_what_waits_for_a_model_that_is_gone_is_decided_by_the_policy_in_f
         stop.set()
         await task
     assert len(read_all(stack.bootstrap_servers, settings.kafka.names.decisions)) == 300
+
+
+def test_a_challenger_in_the_shadow_is_compared_with_the_live_decisions(place):
+    """Its models are served beside those in use; what it would accept, and with which labels, is held against the
+    live finals, whoever comes first. The live lane notices nothing."""
+    fleet = Fleet(place.folder)
+    try:
+        fleet.add("one", "classify")
+        place.feed(600)
+        place.wait_for(600)
+        shadow = place.shunt("run", "--shadow", "--policy", "challenger.json", "--limit", "600", "--json")
+        assert shadow.returncode == 0, shadow.stderr
+        told = json.loads(shadow.stdout)
+        place.feed(60)
+        place.wait_for(660)
+    finally:
+        fleet.abandon()
+    assert told["challenger"] == "scripted@2"
+    assert (told["accepted"], told["escalated"]) == (400, 200)
+    # The LLM lane does not run here: only what the small model was sure of has a live final.
+    assert told["against_live"] == {
+        "matched": 200,
+        "coverage": 1.0,
+        "live_coverage": 1.0,
+        "agreement": 1.0,
+        "answered_and_accepted": 0,
+        "agreement_where_answered": None,
+        "unmatched": 400,
+    }
+    assert set(place.policies().values()) == {OLD}
