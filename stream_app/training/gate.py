@@ -15,6 +15,8 @@ from stream_app.training.gain import Recorded, label_offsets, saving_cuts
 from stream_app.training.known import FOLDS, Known, clearly_cheaper
 from stream_app.training.vote_rule import value_of_asking, vote_rule
 
+GAIN_ERRORS = 2.0
+"""What is saved must exceed so many standard errors, or nothing is escalated: the best of many shares looks good."""
 SHARES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, *(step / 20 for step in range(2, 21)))
 """What may be escalated where only gain decides."""
 
@@ -41,20 +43,23 @@ def gate_offsets(known: Known, coverage: float) -> Float64Array:
 def gain_cuts(known: Known, asking_cost: float) -> Float64Array:
     """The cut of each label where only what is saved decides: 0, all accepted, where the LLM is not worth asking.
 
-    Of shares that could be escalated the smallest is taken that is not clearly dearer, on rows it was not fitted on,
-    than the best one (the one-standard-error rule, Breiman et al. 1984). A call costs `asking_cost`, in the unit of
-    the labels' costs.
+    Nothing is escalated unless the best of SHARES saves something to speak of (GAIN_ERRORS), on rows it was not
+    fitted on. Then the smallest that is not clearly dearer than the best is taken (the one-standard-error rule,
+    Breiman et al. 1984). A call costs `asking_cost`, in the unit of the labels' costs.
     """
-    asked = known.cost_if_asked(vote_rule(known, np.ones(len(known.truth), np.bool_))) + asking_cost
+    everything = np.ones(len(known.truth), np.bool_)
     costs = {share: known.cost_of(known.small) for share in SHARES}
     for learn, held in _folds(known):
         fitted_on, judged_on = known.rows(learn), known.rows(held)
+        asked = judged_on.cost_if_asked(vote_rule(fitted_on, everything[learn])) + asking_cost
         value = value_of_asking(fitted_on)
         for share in SHARES:
             cuts = saving_cuts(fitted_on.tiers[-1], value, len(known.labels), share)
             escalated = judged_on.tiers[-1].confidence < cuts[judged_on.small]
-            costs[share][held] = np.where(escalated, asked[held], costs[share][held])
+            costs[share][held] = np.where(escalated, asked, costs[share][held])
     best = min(SHARES, key=lambda share: float(costs[share].sum()))
+    if not clearly_cheaper(costs[best], costs[0.0], GAIN_ERRORS):
+        return np.zeros(len(known.labels))
     share = next(share for share in SHARES if not clearly_cheaper(costs[best], costs[share]))
     return saving_cuts(known.tiers[-1], value_of_asking(known), len(known.labels), share)
 

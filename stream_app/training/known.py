@@ -74,13 +74,13 @@ class Known:
         return self.cost_of(voted(rule, self.small, self.seen, self.recorded, self.payoff).label)
 
 
-def clearly_cheaper(cost: Float64Array, than: Float64Array) -> bool:
-    """Cheaper on the same rows by more than a standard error of the sum of differences.
+def clearly_cheaper(cost: Float64Array, than: Float64Array, errors: float = 1.0) -> bool:
+    """Cheaper on the same rows by more than so many standard errors of the sum of differences.
 
-    Where every wrong answer costs 1 that is McNemar's (1947) statistic beyond 1.
+    Where every wrong answer costs 1 that is McNemar's (1947) statistic, its root beyond `errors`.
     """
     saved = than - cost
-    return float(saved.sum()) > float((saved**2).sum()) ** 0.5
+    return float(saved.sum()) > errors * float((saved**2).sum()) ** 0.5
 
 
 def cheaper(rows: BoolArray, cost: Float64Array, than: Float64Array) -> bool:

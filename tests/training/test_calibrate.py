@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 from stream_app.cli import shunt
 from stream_app.errors import SettingsError
+from stream_app.routing.decide import Route
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy, dump_policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.routing.votes import Opinions
-from stream_app.settings import Task
+from stream_app.settings import LabelCost, Task
 from stream_app.training.calibrate import Terms, calibrate_task, merged
 from stream_app.training.evaluate import helped
 from stream_app.training.recorded import RecordedFile, RecordedRow, read_recorded
@@ -336,3 +337,86 @@ def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
         calibrate(wrong)
     with pytest.raises(SettingsError, match="no task by_hand is to be certified"):
         calibrate(data, "--task", "by_hand")
+
+
+def with_llms(file, *answers):
+    """The file with recorded answers of `big` and `other`: [rows] of labels each."""
+    named = zip(*answers, strict=True)
+    rows = tuple(
+        replace(row, llm=tuple(zip(("big", "other"), said, strict=False)))
+        for row, said in zip(file.rows, named, strict=True)
+    )
+    return replace(file, rows=rows)
+
+
+def test_a_second_opinion_is_heard_where_it_helps():
+    """Two LLMs with mistakes of their own: the second is asked about some of what is escalated, and the whole is
+    right more often, at the cost it says.
+    """
+    file, scores = made_up(12_000, 21)
+    draw = np.random.default_rng(21)
+    truth = [row.label for row in file.rows]
+    other = {"positive": "negative", "negative": "positive"}
+    said = [[one if draw.random() < 0.85 else other[one] for one in truth] for _ in range(2)]
+    both = with_llms(file, *said)
+    made = calibrate_task(TASK, [both], SERVED, scores, replace(TERMS, llms=("big", "other")))
+    alone = calibrate_task(TASK, [both], SERVED, scores, replace(TERMS, llms=("big",)))
+    assert made.task.votes is not None
+    assert made.task.votes.expecting[0].llm == "other"
+    two, one = helped(made, ("big", "other"), {}), helped(alone, ("big",), {})
+    assert two.accuracy > one.accuracy
+    assert 0 < two.second_share < 1 - made.task.measured.coverage
+    assert two.cost_share == pytest.approx(two.second_share + 1 - made.task.measured.coverage, abs=0.001)
+    cheap = helped(made, ("big", "other"), {"other": 0.2})
+    assert cheap.cost_share == pytest.approx(two.cost_share - 0.8 * two.second_share, abs=0.001)
+
+
+def test_an_llm_that_only_repeats_the_first_is_not_asked():
+    """A second opinion that is always the first's can change nothing."""
+    file, scores = made_up(6_000, 22)
+    said = [answer for row in file.rows for _, answer in row.llm]
+    made = calibrate_task(
+        TASK, [with_llms(file, said, said)], SERVED, scores, replace(TERMS, llms=("big", "other"))
+    ).task
+    assert made.votes is None or not made.votes.expecting
+
+
+BY_GAIN = Task(name="sentiment", tiers=("fast",), costs={"positive": LabelCost(missed=1.0, false_alarm=1.0)})
+
+
+def test_costs_alone_escalate_nothing_that_gains_nothing():
+    """An LLM that tosses coins is never asked; nothing is certified, since nothing was promised."""
+    file, scores = made_up(4_000, 23, llm_accuracy=0.5)
+    made = calibrate_task(BY_GAIN, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    assert (made.routed.route != Route.UNSURE).all()
+    assert made.task.certificate is None
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
+    (router,) = task_routers([BY_GAIN], SERVED, policy)
+    assert (router.certified, router.uncertified_reason) == (False, "no_gain")
+
+
+def test_costs_alone_escalate_where_asking_saves():
+    """A better LLM is asked about the unsure, less so where asking costs; the whole costs less than the small one."""
+    file, scores = made_up(8_000, 24, llm_accuracy=0.95)
+    free = calibrate_task(BY_GAIN, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    dear = calibrate_task(
+        BY_GAIN.model_copy(update={"asking_cost": 0.2}), [file], SERVED, scores, replace(TERMS, llms=("big",))
+    )
+    assert 1 - dear.task.measured.coverage < 0.7 * (1 - free.task.measured.coverage)
+    found = helped(free, ("big",), {})
+    assert found.accuracy > found.small_accuracy + 0.05
+
+
+def test_a_miss_that_is_dear_is_answered_sooner():
+    """With costs the small model's own answer is the one that costs least; without an LLM's answers it is refused."""
+    task = BY_GAIN.model_copy(update={"costs": {"positive": LabelCost(missed=9.0, false_alarm=1.0)}})
+    file, scores = made_up(4_000, 25)
+    made = calibrate_task(task, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    said = made.routed.probabilities[:, 1]
+    assert ((said >= 0.1001) <= (made.routed.label == 1)).all()
+    assert ((said <= 0.0999) <= (made.routed.label == 0)).all()
+    with pytest.raises(SettingsError, match="escalates where an LLM gains"):
+        calibrate_task(task, [file], SERVED, scores, TERMS)
+    policy = merged(None, "reviews", "sentiment", made.task, TERMS.made_at)
+    with pytest.raises(SettingsError, match="made for another costs"):
+        task_routers([BY_GAIN], SERVED, policy)
