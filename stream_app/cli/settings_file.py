@@ -66,7 +66,8 @@ model = "gpt-4o-mini"
 requests_per_minute = 500            # the account's limits, for all workers together
 tokens_per_minute = 200000
 # tokens_counted = "max_tokens"      # how the provider counts them: docs/llm-lane.md
-# A further table [[llm.endpoints]] names who answers while this one is away, with limits of its own.
+# A further table [[llm.endpoints]] names who answers while this one is away, with limits of its own; or, with
+# second_opinion = true, who is asked too where the policy expects that to be worth it.
 
 [web]
 host = "127.0.0.1"

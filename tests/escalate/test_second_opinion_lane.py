@@ -131,7 +131,7 @@ async def test_live_decisions_are_those_of_the_rule_offline(stack, llms, prefix)
     The second's own limit is kept as its provider counts it.
     """
     settings, metrics = settings_of(stack, llms, prefix, second_per_minute=900), Metrics()
-    llms[SECOND].admin("limits", {"requests_per_minute": 900, "tokens_per_minute": 0, "burst_s": 1})
+    llms[SECOND].admin("limits", {"requests_per_minute": 900, "tokens_per_minute": 0, "burst_s": 2})
     await send(stack, settings.kafka.names.escalations, ROWS)
     async with working(settings, metrics):
         await caught_up(stack, settings)
