@@ -6,8 +6,9 @@ confidence: what is certified is the task as a whole, whichever tier accepted.
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from stream_app.routing.policy import (
 )
 from stream_app.settings import Task
 from stream_app.training.cut import Judged, certified_cut, cuts_of, planned_cuts
+from stream_app.training.evidence import Evidence
 from stream_app.training.gain import Recorded, label_offsets
 from stream_app.training.promised import certificate, promises_of, refuse_unprovable
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
@@ -62,11 +64,16 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A finished task: its policy, and how its test rows were routed."""
+    """A finished task: its policy, how its test rows were routed, and what it was made from.
+
+    `ms_a_text` says how long each model took, by its name, where Triton was asked here.
+    """
 
     task: TaskPolicy
     test: Sequence[RecordedRow]
     routed: Routed
+    evidence: Evidence
+    ms_a_text: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def calibrate_task(
@@ -135,7 +142,21 @@ def calibrate_task(
         made_at=terms.made_at,
         gain_llm=terms.llm,
     )
-    return Calibrated(made, test, routed)
+    evidence = Evidence(
+        rows=rows,
+        parts=parts,
+        samples=samples,
+        truth=truth,
+        inside=inside,
+        known_share=_known_share(task, scores),
+        scores=scores,
+        tiers=tiers,
+        promises=promises,
+        delta=terms.delta,
+        cuts=cuts,
+        cut=cut,
+    )
+    return Calibrated(made, test, routed, evidence)
 
 
 def _offsets(
@@ -185,8 +206,12 @@ async def calibrate_on(
     rows = [row for file in files for row in file.rows]
     label_indexes(rows, served[task.models[0]].labels)  # a file of another task is told before it is scored
     texts = [row.text for row in rows]
-    scores = {name: await score(models, model, texts, progress) for name, model in served.items()}
-    return calibrate_task(task, files, served, scores, terms)
+    scores, ms_a_text = dict[str, Scores](), dict[str, float]()
+    for name, model in served.items():
+        began_s = time.perf_counter()
+        scores[name] = await score(models, model, texts, progress)
+        ms_a_text[name] = 1000 * (time.perf_counter() - began_s) / len(texts)
+    return replace(calibrate_task(task, files, served, scores, terms), ms_a_text=ms_a_text)
 
 
 def merged(policy: Policy | None, name: str, task: str, made: TaskPolicy, made_at: str) -> Policy:
