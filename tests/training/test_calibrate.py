@@ -21,6 +21,7 @@ from stream_app.training.recorded import RecordedFile, RecordedRow, read_recorde
 from stream_app.training.scoring import route_scored
 from stream_app.training.split import split
 from stream_app.training.verdict import verdict
+from tests.scripted_rows import scripted_rows
 
 LABELS = ("negative", "positive")
 SERVED = {name: ServedModel(name, "1", LABELS, sha * 64, 256) for name, sha in (("fast", "a"), ("slow", "b"))}
@@ -287,15 +288,26 @@ def test_a_broken_file_says_where(tmp_path, line, complaint):
     assert "rows.jsonl" in refused.value.one_line()
 
 
+def test_a_model_that_says_the_same_to_everything_is_refused(stack, tmp_path):
+    """Its accuracy is the commonest label's share, and says nothing of any text."""
+    rows = [{"text": f"text number {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
+    settings = tmp_path / "shunt.toml"
+    settings.write_text(
+        f'[triton]\nurl = "{stack.triton_grpc}"\n[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
+    )
+    asked = ["--config", str(settings), "calibrate", str(write_rows(tmp_path / "rows.jsonl", rows)), "--out"]
+    with pytest.raises(SettingsError, match="answer every text with the same label"):
+        CliRunner().invoke(shunt, [*asked, str(tmp_path / "policy.json")], catch_exceptions=False)
+
+
 def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
     """On the real Triton: rows in, a policy out that the next run finds and raises; a wrong file is told first."""
-    rows = [{"text": f"text number {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
-    data = write_rows(tmp_path / "rows.jsonl", [{**row, "llm": {"big": "positive"}} for row in rows])
+    data = write_rows(tmp_path / "rows.jsonl", scripted_rows(900))
     settings, out = tmp_path / "shunt.toml", tmp_path / "my policy.json"
     settings.write_text(
         f'[triton]\nurl = "{stack.triton_grpc}"\n'
-        '[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
-        '[[tasks]]\nname = "by_hand"\ntiers = ["echo"]\nthreshold = 0.9\n'
+        '[[tasks]]\nname = "mood"\ntiers = ["scripted"]\ntarget_error = 0.05\n'
+        '[[tasks]]\nname = "by_hand"\ntiers = ["scripted"]\nthreshold = 0.9\n'
     )
 
     def calibrate(*arguments):
@@ -313,5 +325,5 @@ def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
     wrong = write_rows(tmp_path / "wrong.jsonl", [{"text": "x", "label": "spam"}])
     with pytest.raises(SettingsError, match="labelled 'spam'"):
         calibrate(wrong)
-    with pytest.raises(SettingsError, match="by_hand has a target_error"):
+    with pytest.raises(SettingsError, match="no task by_hand is to be certified"):
         calibrate(data, "--task", "by_hand")

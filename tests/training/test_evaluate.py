@@ -12,6 +12,7 @@ from stream_app.routing.decide import Route, Routed
 from stream_app.routing.policy import Certificate
 from stream_app.training.evaluate import evaluation, outcomes
 from stream_app.training.recorded import RecordedRow
+from tests.scripted_rows import scripted_rows
 
 LABELS = ("no", "yes")
 CERTIFICATE = Certificate(error_max=0.3, delta=0.05, rows=100, accepted=50, wrong=5, error_bound=0.2)
@@ -108,11 +109,11 @@ def test_an_unknown_llm_names_those_recorded():
 def test_the_command_on_the_real_triton(stack, tmp_path):
     """Calibrate, then evaluate: one JSON object with the figures, and one line for each row."""
     data = tmp_path / "rows.jsonl"
-    rows = [{"id": f"r{n}", "text": f"text {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
-    data.write_text("".join(json.dumps({**row, "llm": {"big": "positive"}}) + "\n" for row in rows))
+    data.write_text("".join(json.dumps(row) + "\n" for row in scripted_rows(900)))
     settings, policy, out = tmp_path / "shunt.toml", tmp_path / "policy.json", tmp_path / "out.jsonl"
     settings.write_text(
-        f'[triton]\nurl = "{stack.triton_grpc}"\n[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
+        f'[triton]\nurl = "{stack.triton_grpc}"\n'
+        '[[tasks]]\nname = "mood"\ntiers = ["scripted"]\ntarget_error = 0.05\n'
     )
     common = ["--config", str(settings)]
     made = CliRunner().invoke(shunt, [*common, "calibrate", str(data), "--out", str(policy)], catch_exceptions=False)
