@@ -1,6 +1,7 @@
 """`shunt evaluate FILE --policy P`: what the policy does with labelled rows, and what an LLM makes of the rest."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from stream_app.classify.triton import TritonModels
 from stream_app.cli.calibrate import calibrated_tasks
 from stream_app.cli.configured import configured
 from stream_app.cli.evaluate_live import LiveOptions, RoutedFile, evaluate_live, require_llm, with_live_options
+from stream_app.cli.prompt_lengths import extra_tokens
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.routing.decide import Routed, TaskRouter
 from stream_app.routing.policy import Policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Settings, Task
+from stream_app.training.detailed import detailed, detailed_lines, detailed_object
 from stream_app.training.evaluate import Evaluation, evaluation, outcomes
+from stream_app.training.llm_cost import cost_share
 from stream_app.training.recorded import Half, RecordedRow, label_indexes, read_recorded
 from stream_app.training.scoring import route
 
@@ -30,6 +34,12 @@ from stream_app.training.scoring import route
 @click.option("--task", "name", help="Which task the labels answer.  [default: the only one]")
 @click.option("--llm", help="The model whose recorded answers (field `llm`) stand for the LLM's.")
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups.")
+@click.option(
+    "--audit-share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Count so much of what is accepted as asked about, too: a stream's audits.  [default: none]",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write each row's outcome here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @with_live_options
@@ -42,6 +52,7 @@ def evaluate(
     name: str | None,
     llm: str | None,
     half: Half | None,
+    audit_share: float,
     out: Path | None,
     as_json: bool,
 ) -> int:
@@ -71,13 +82,18 @@ def evaluate(
         certificate=policy.tasks[task.name].certificate,
         llm=llm,
     )
+    if found.llm is not None:
+        longer = extra_tokens(settings, router, policy.ref, rows, routed)
+        cost = cost_share(rows, routed.accepted, longer, audit_share)
+        found = dataclasses.replace(found, llm=dataclasses.replace(found.llm, cost_share=cost))
+    more = detailed(policy.tasks[task.name], rows, routed, truth, llm)
     if out is not None:
         lines = outcomes(rows, router.labels, routed, llm)
         out.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
     if as_json:
-        click.echo(orjson.dumps(flat(found)).decode())
+        click.echo(orjson.dumps({**flat(found), **detailed_object(more)}).decode())
     else:
-        click.echo(as_table((f"{task.name}, {policy.ref}", ""), _shown(found)))
+        click.echo(as_table((f"{task.name}, {policy.ref}", ""), [*_shown(found), *detailed_lines(more)]))
     return 0
 
 

@@ -51,7 +51,8 @@ def calibrated(stack, tmp_path_factory):
     rows = labelled(1600, 700)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "shunt.toml").write_text(
-        f'[triton]\nurl = "{stack.triton_grpc}"\n[[tasks]]\nname = "mood"\ntiers = ["scripted"]\ntarget_error = 0.04\n'
+        f'[triton]\nurl = "{stack.triton_grpc}"\n'
+        '[[tasks]]\nname = "mood"\ntiers = ["scripted"]\ntarget_error = 0.04\n'
     )
     common = ["--config", str(folder / "shunt.toml"), "calibrate", str(folder / "rows.jsonl"), "--llm", "big"]
     run = CliRunner().invoke(shunt, [*common, "--out", str(folder / "policy.json")], catch_exceptions=False)

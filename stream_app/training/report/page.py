@@ -57,7 +57,7 @@ def _drawings(report: TaskReport, name: str) -> dict[str, Any]:
     """Each figure as SVG, by its use; `name` keeps the tasks' apart."""
     return {
         "tradeoffs": [
-            drawing.accuracy_against_cost(one, f"{name}-cost{place}", wide=place == 0)
+            drawing.accuracy_against_cost(one, f"{name}-cost{place}", wide=_is_wide(place, report))
             for place, one in enumerate(report.tradeoffs)
         ],
         "front": None if report.front is None else drawing.plans_against_cost(report.front, f"{name}-plans"),
@@ -76,6 +76,11 @@ def _range_most(report: TaskReport) -> float:
     """Where the bars of the slices' errors end: twice what is promised, or the largest error there is."""
     highs = [one.accepted_wrong.high for one in report.slices if one.accepted_wrong.rows >= ROWS_OF_A_SLICE]
     return max([2 * (report.made.target_error or 0.05), *highs])
+
+
+def _is_wide(place: int, report: TaskReport) -> bool:
+    """The first LLM has a card to itself; a second one without a neighbour, too."""
+    return place == 0 or len(report.tradeoffs) == 2
 
 
 def _for_a_script(value: object) -> str:

@@ -43,16 +43,18 @@ def thin(
             for one in labels
             if one.rows < ROWS_OF_A_LABEL
         ),
-        *(
-            Thin(
-                f"{one.by} {one.name}",
-                one.rows,
-                f"a slice below {ROWS_OF_A_SLICE} rows shows chance as much as itself",
-            )
-            for one in slices
-            if one.rows < ROWS_OF_A_SLICE
-        ),
+        *_slices(slices),
     )
+
+
+def _slices(slices: Sequence[Slice]) -> Iterator[Thin]:
+    """One line for each way to cut."""
+    for by in dict.fromkeys(one.by for one in slices):
+        few = [one for one in slices if one.by == by and one.rows < ROWS_OF_A_SLICE]
+        if few:
+            names = ", ".join(f"{one.name} ({one.rows})" for one in few)
+            says = f"each below {ROWS_OF_A_SLICE} rows, where a slice shows chance as much as itself: {names}"
+            yield Thin(f"{len(few)} by {by}", sum(one.rows for one in few), says)
 
 
 def _certified(evidence: Evidence) -> Iterator[Thin]:
