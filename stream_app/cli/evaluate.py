@@ -14,6 +14,7 @@ from stream_app.classify.triton import TritonModels
 from stream_app.cli.calibrate import calibrated_tasks
 from stream_app.cli.configured import configured
 from stream_app.cli.evaluate_live import LiveOptions, RoutedFile, evaluate_live, require_llm, with_live_options
+from stream_app.cli.evaluate_past import PastOptions, evaluate_past, with_past_options
 from stream_app.cli.prompt_lengths import extra_tokens
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
@@ -29,8 +30,8 @@ from stream_app.training.scoring import route
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--policy", "policy_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--task", "name", help="Which task the labels answer.  [default: the only one]")
 @click.option("--llm", help="The model whose recorded answers (field `llm`) stand for the LLM's.")
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups.")
@@ -42,13 +43,15 @@ from stream_app.training.scoring import route
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write each row's outcome here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@with_past_options
 @with_live_options
 @configured
 def evaluate(
     settings: Settings,
     live: LiveOptions | None,
-    file: Path,
-    policy_file: Path,
+    past: PastOptions | None,
+    file: Path | None,
+    policy_file: Path | None,
     name: str | None,
     llm: str | None,
     half: Half | None,
@@ -59,8 +62,14 @@ def evaluate(
     """Decide the labelled rows of FILE (JSON Lines, .gz too) by a policy and compare with their labels.
 
     With --live the LLM of the settings is asked about the rows that the policy escalates, in several ways, and the
-    report says what the hint and the pruning of labels are worth.
+    report says what the hint and the pruning of labels are worth. With --from-topic no file is read but past
+    decisions, which are held against other cuts.
     """
+    if past is not None:
+        return evaluate_past(settings, past, name, as_json=as_json)
+    if file is None or policy_file is None:
+        kind, missing = ("argument", "'FILE'") if file is None else ("option", "'--policy'")
+        raise click.MissingParameter(param_hint=missing, param_type=kind)
     if live is not None:
         require_llm(settings)
     (task,) = calibrated_tasks(settings, [name] if name else [])
