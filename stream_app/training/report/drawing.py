@@ -52,7 +52,7 @@ def accuracy_against_cost(found: Tradeoff, name: str, *, wide: bool) -> str:
             (found.llm_alone, "llm", "D"),
             (found.by_hand, "soft", "^"),
         ):
-            _mark(axes, point, role, marker)
+            _mark(axes, point, role, marker, size=9.5 if marker == "^" else 8)
         _mark(axes, found.policy, "ours", "o", size=10, bar=True)
         _say(axes, found.policy, "this policy", (9, 10))
         _say(axes, found.small, "small model alone", (9, -13))
