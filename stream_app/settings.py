@@ -112,13 +112,21 @@ class Triton(Section):
     timeout_s: PositiveFloat = 10.0
 
 
+class LabelCost(Section):
+    """What it costs to miss a label, and to answer it falsely: any unit, the same for all labels of a task."""
+
+    missed: Annotated[float, Field(ge=0)] = 1.0
+    false_alarm: Annotated[float, Field(ge=0)] = 1.0
+
+
 class Task(Section):
     """One question about every event, with a fixed label set and one dial.
 
     The dial is `target_error`, or `threshold` by hand. Where labels matter differently, `precision_min` (of what is
     accepted with a label, so much is truly of it) and `miss_max` (of what truly is of a label, at most so much is
     accepted as something else) stand beside a target or in its place. Precision is that in traffic of the stated
-    `prevalence`.
+    `prevalence`. With `costs` the answer is the one expected to cost least; `costs` alone are a dial too: nothing is
+    promised then, and an event is escalated where that is expected to save more than `asking_cost`.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -131,6 +139,10 @@ class Task(Section):
     miss_max: dict[str, Share] = Field(default_factory=dict)
     prevalence: dict[str, Share] = Field(default_factory=dict)
     """label -> its share of the traffic. Left out: as in the calibration sample."""
+    costs: dict[str, LabelCost] = Field(default_factory=dict)
+    """label -> what it costs to miss it, and to answer it falsely. A label that is not named costs nothing itself."""
+    asking_cost: Annotated[float, Field(ge=0)] = 0.0
+    """What asking the LLM about one event costs, in the unit of `costs`."""
 
     @model_validator(mode="after")
     def _one_dial(self) -> Task:
@@ -139,10 +151,12 @@ class Task(Section):
             raise ValueError("give one of target_error and threshold, not both")
         if self.threshold is not None and by_label:
             raise ValueError("a threshold by hand promises nothing: leave precision_min and miss_max out")
-        if self.target_error is None and self.threshold is None and not by_label:
+        if self.target_error is None and self.threshold is None and not by_label and not self.costs:
             raise ValueError(
-                "give target_error, or threshold, or precision_min and miss_max for the labels that matter"
+                "give target_error, or threshold, or precision_min and miss_max for the labels that matter, or costs"
             )
+        if self.asking_cost and not self.costs:
+            raise ValueError("asking_cost is told in the unit of `costs`: give those too")
         if sum(self.prevalence.values()) > 1:
             raise ValueError("prevalence: the labels' shares add up to more than 1")
         return self
@@ -151,6 +165,11 @@ class Task(Section):
     def by_hand(self) -> bool:
         """Whether it decides by a cut that nobody certified."""
         return self.threshold is not None
+
+    @property
+    def by_gain(self) -> bool:
+        """Whether nothing is promised, and costs alone decide what is escalated."""
+        return bool(self.costs) and not (self.by_hand or self.target_error or self.precision_min or self.miss_max)
 
     @field_validator("labels")
     @classmethod

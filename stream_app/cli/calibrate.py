@@ -11,9 +11,11 @@ import click
 from stream_app.classify.triton import TritonModels
 from stream_app.cli.calibration_report import report_path, write_report
 from stream_app.cli.configured import configured
+from stream_app.cli.recorded_llms import with_recorded_llms
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.errors import SettingsError
+from stream_app.events import VoteRule
 from stream_app.routing.policy import Policy, Promised, TaskPolicy, dump_policy, load_policy
 from stream_app.settings import Settings, Task
 from stream_app.training.calibrate import Calibrated, Terms, calibrate_on, merged
@@ -27,9 +29,7 @@ from stream_app.training.verdict import verdict
     "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE..."
 )
 @click.option("--task", "names", multiple=True, help="Which task the labels answer.  [default: the only one]")
-@click.option(
-    "--llm", help="Escalate where this model's recorded answers (field `llm`) are better, and say if it helps."
-)
+@with_recorded_llms
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups; test on the other.")
 @click.option(
     "--delta",
@@ -50,7 +50,8 @@ def calibrate(
     settings: Settings,
     files: tuple[Path, ...],
     names: tuple[str, ...],
-    llm: str | None,
+    llms: tuple[str, ...],
+    prices: dict[str, float],
     half: Half | None,
     delta: float,
     each_file: bool,
@@ -67,17 +68,17 @@ def calibrate(
     report, finished = report_path(report, out), dict[str, Calibrated]()
     policy = load_policy(out.read_bytes(), str(out)) if out.exists() else None
     certified = sum(not task.by_hand for task in settings.tasks)
-    terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llm)
+    terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llms, prices)
     for task in tasks:
         recorded = [read_recorded(file, task.name, half) for file in files]
         made = asyncio.run(_calibrate(settings, task, recorded, terms))
         policy = merged(policy, _name(out), task.name, made.task, terms.made_at)
         finished[task.name] = made
-        _show(task.name, made, llm)
+        _show(task.name, made, terms)
     if policy is not None:
         _write(out, policy)
         click.echo(f"\nPolicy {policy.ref} is in {out}")
-        write_report(report, policy, finished, [] if llm is None else [llm])
+        write_report(report, policy, finished, terms)
     click.echo('Next: name it in shunt.toml ([policy] file = "..."), then shunt run')
 
 
@@ -114,10 +115,10 @@ def _write(out: Path, policy: Policy) -> None:
     beside.replace(out)
 
 
-def _show(name: str, made: Calibrated, llm: str | None) -> None:
+def _show(name: str, made: Calibrated, terms: Terms) -> None:
     task = made.task
     click.echo("\n" + as_table((name, ""), policy_lines(task)))
-    click.echo("\n" + verdict(name, task, None if llm is None else helped(made, llm)))
+    click.echo("\n" + verdict(name, task, helped(made, terms.llms, terms.prices)))
 
 
 def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
@@ -146,10 +147,20 @@ def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
         )
         lines.append(("certified" if most else "wrong", f"{most}{sure} ({seen})"))
         lines += [("certified", f"{_promised(one)}, {sure} (bound {one.bound:.2%})") for one in certificate.labels]
+    if task.votes is not None:
+        lines.append(("LLMs", _votes(task.votes)))
     lines.append(("on the test rows", f"{measured.coverage:.1%} accepted, {error} of them wrong"))
     lines.append(("small models alone", f"{measured.small_accuracy:.2%} right"))
     lines.append(("calibration error", f"{measured.expected_calibration_error:.4f} (15 bins)"))
     return lines
+
+
+def _votes(rule: VoteRule) -> str:
+    """What is made of LLMs' answers, in words."""
+    first = " and ".join(rule.weighing[0].voters)
+    if not rule.expecting:
+        return f"{first}'s vote is weighed"
+    return f"{first}'s vote is weighed; {rule.expecting[0].llm} asked too where that adds {rule.worth_min:.1%}"
 
 
 def _promised(one: Promised) -> str:

@@ -8,14 +8,14 @@ import click
 
 from stream_app.errors import SettingsError
 from stream_app.training.report.page import NEEDS, can_report, page
-from stream_app.training.report.task_report import recorded_llms, task_report
+from stream_app.training.report.task_report import panels, task_report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from stream_app.routing.policy import Policy
-    from stream_app.training.calibrate import Calibrated
+    from stream_app.training.calibrate import Calibrated, Terms
 
 
 def report_path(asked: Path | None, policy: Path) -> Path | None:
@@ -30,13 +30,13 @@ def report_path(asked: Path | None, policy: Path) -> Path | None:
     return None
 
 
-def write_report(path: Path | None, policy: Policy, made: Mapping[str, Calibrated], llms: Sequence[str]) -> None:
+def write_report(path: Path | None, policy: Policy, made: Mapping[str, Calibrated], terms: Terms) -> None:
     """Write the page and say where it is; without the extra, say in one line what it needs."""
     if path is None:
         click.echo(f"No report was written: {NEEDS}")
         return
     reports = [
-        task_report(name, policy.ref, calibrated, recorded_llms(calibrated, llms))
+        task_report(name, policy.ref, calibrated, panels(calibrated, terms.llms), terms.prices)
         for name, calibrated in made.items()
     ]
     path.write_text(page(f"calibration of {policy.ref}", policy.made_at, reports), "utf-8")

@@ -96,7 +96,7 @@ def with_live_options(command: Callable[Concatenate[LiveOptions | None, P], R]) 
                 if value is not None and value is not False:
                     raise click.UsageError(f"--{name.replace('_', '-')} needs --live")
             return command(None, *args, **kwargs)
-        if given.get("llm"):
+        if given.get("llms"):
             raise click.UsageError("--llm takes recorded answers and --live asks for new ones: leave one out")
         return command(_options(**mine), *args, **kwargs)
 

@@ -34,7 +34,8 @@ R = TypeVar("R")
 
 LIMIT = 100_000
 """Events that are looked at: the newest; half a minute's reading, and shares to a fraction of a per cent."""
-NOT_WITH = ("file", "policy_file", "llm", "half", "out", "audit_share", "live")
+NOT_WITH = ("file", "policy_file", "llms", "prices", "half", "out", "audit_share", "live")
+FLAGS = {"policy_file": "policy", "llms": "llm", "prices": "price"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def with_past_options(command: Callable[Concatenate[PastOptions | None, P], R]) 
             return command(None, *args, **kwargs)
         for name in NOT_WITH:
             if given.get(name):
-                said = name.upper() if name == "file" else f"--{name.removesuffix('_file').replace('_', '-')}"
+                said = "FILE" if name == "file" else f"--{FLAGS.get(name, name).replace('_', '-')}"
                 raise click.UsageError(f"--from-topic reads past decisions: leave {said} out")
         limit: int = given.get("limit") or LIMIT
         given["limit"] = None  # it is not the live run's

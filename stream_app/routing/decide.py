@@ -17,6 +17,7 @@ from stream_app.events import UncertifiedReason
 from stream_app.routing.calibration import confident, pool
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
+from stream_app.routing.payoff import Payoff
 
 
 class Route(IntEnum):
@@ -40,7 +41,7 @@ class Tier:
     """One model, or several pooled. `threshold` None accepts nothing.
 
     `label_thresholds` holds each label's own cut, by label index (infinite: never accepted); empty, `threshold` is
-    that of all.
+    that of all. With a `payoff` the answer is not the likeliest label but the one expected to cost least.
     """
 
     models: tuple[ServedModel, ...]
@@ -48,6 +49,7 @@ class Tier:
     threshold: float | None
     knots: Knots | None = None
     label_thresholds: tuple[float, ...] = ()
+    payoff: Payoff | None = None
 
     def threshold_of(self, label: int) -> float | None:
         """The cut an answer of that label is held against; None where it is never accepted."""
@@ -62,11 +64,14 @@ class Tier:
         return "+".join(model.ref for model in self.models)
 
     def judge(self, scores: Sequence[Scores]) -> tuple[FloatArray, IndexArray, FloatArray]:
-        """Calibrated probabilities [N, labels], the top label's index [N] and its confidence [N]."""
+        """Calibrated probabilities [N, labels], the best label's index [N] and its confidence [N]."""
         probabilities = pool([score.probabilities for score in scores], self.weights)
         if self.knots is not None:
             probabilities = confident(probabilities, self.knots.confidence, self.knots.share_right)
-        return probabilities, probabilities.argmax(axis=1), probabilities.max(axis=1)
+        if self.payoff is None:
+            return probabilities, probabilities.argmax(axis=1), probabilities.max(axis=1)
+        label = self.payoff.worth(probabilities).argmax(axis=1)
+        return probabilities, label, probabilities[np.arange(len(label)), label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,16 @@ class Routed:
     def accepted(self) -> NDArray[np.bool_]:
         """The rows whose answer is taken."""
         return self.route == Route.ACCEPTED
+
+    def rows(self, chosen: IndexArray) -> "Routed":
+        """The outcome for those rows alone."""
+        return Routed(
+            self.label[chosen],
+            self.confidence[chosen],
+            self.probabilities[chosen],
+            self.tier[chosen],
+            self.route[chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True)

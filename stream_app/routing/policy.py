@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from stream_app.errors import SettingsError
+from stream_app.events import Cost, VoteRule
+from stream_app.routing.votes import terms
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -120,7 +122,9 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One task: its labels in the models' order, its tiers, and what they promise.
 
-    `gain_llm` names the LLM whose recorded answers set the labels' cuts apart, if one did.
+    `gain_llm` names the LLM whose recorded answers set the labels' cuts apart, if one did. `votes` says what LLMs'
+    votes count beside the small model's; without it an LLM is obeyed. With `costs` and no certificate nothing is
+    promised: the cuts lie where the LLM is worth asking.
     """
 
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
@@ -129,6 +133,8 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     precision_min: dict[str, Probability] = {}
     miss_max: dict[str, Probability] = {}
     prevalence: dict[str, Probability] = {}
+    costs: dict[str, Cost] = {}
+    asking_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     reference: Literal["human", "llm"]
     certificate: Certificate | None
     domain: Domain
@@ -136,6 +142,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     measured: Measured
     made_at: str
     gain_llm: str | None = None
+    votes: VoteRule | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -187,5 +194,16 @@ def _check_task(task: TaskPolicy, where: str) -> None:
         raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
-    if task.certificate is None and any(tier.threshold is not None for tier in task.tiers):
+    if task.votes is not None:
+        _check_votes(task.votes, len(task.labels), where)
+    if task.certificate is None and not task.costs and any(tier.threshold is not None for tier in task.tiers):
         raise SettingsError(f"{where}: a threshold without a certificate")
+
+
+def _check_votes(rule: VoteRule, labels: int, where: str) -> None:
+    """As many weights as the voters and labels take."""
+    told = [(one.voters, one.weights, False) for one in rule.weighing]
+    told += [(one.voters, one.weights, True) for one in rule.expecting]
+    for voters, weights, silence in told:
+        if len(weights) != terms(labels, len(voters), silence=silence):
+            raise SettingsError(f"{where}: votes of {' and '.join(voters)}: {len(weights)} weights do not fit")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from stream_app.errors import SettingsError, StartError
 from stream_app.routing.decide import Knots, TaskRouter, Tier
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import ServedModel
+from stream_app.routing.payoff import Payoff, costs_of
 from stream_app.routing.policy import Member, Policy, TaskPolicy, TierPolicy
 from stream_app.settings import Task
 
@@ -20,7 +22,8 @@ def task_routers(
 ) -> tuple[TaskRouter, ...]:
     """A router for each task, in order. `served` holds every model that a tier names.
 
-    A task with `target_error` decides by the policy, certified; one with `threshold` by that cut, uncertified,
+    A task with promises decides by the policy, certified; one with `costs` alone by the policy's cuts, uncertified
+    since nothing is promised where asking gains nothing (`no_gain`); one with `threshold` by that cut, uncertified,
     on the policy's calibrated confidence if the policy has the task. Raises SettingsError where settings and
     policy contradict each other, StartError where the models served are not those that were calibrated.
     """
@@ -38,17 +41,19 @@ def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None
         )
     if found is not None and policy is not None:
         check_task(task, found, served, policy.ref)
+    payoff = Payoff.of(labels, costs_of(task))
     tiers = tuple(
-        _tier(names, served, labels, found.tiers[place] if found else None, task.threshold)
+        replace(_tier(names, served, labels, found.tiers[place] if found else None, task.threshold), payoff=payoff)
         for place, names in enumerate(task.tiers)
     )
+    certified = not task.by_hand and found is not None and found.certificate is not None
     return TaskRouter(
         task=task.name,
         labels=labels,
         llm_only=tuple(label for label in task.label_names if label not in labels),
         tiers=tiers,
-        certified=not task.by_hand and found is not None and found.certificate is not None,
-        uncertified_reason="manual" if task.by_hand else None,
+        certified=certified,
+        uncertified_reason="manual" if task.by_hand else None if certified else "no_gain",
         policy=policy.ref if found is not None and policy is not None else None,
         known_share_min=found.domain.known_share_min if found else 0.0,
         scripts=Scripts(found.domain.scripts) if found else None,
@@ -119,8 +124,10 @@ def check_task(task: Task, found: TaskPolicy, served: Mapping[str, ServedModel],
             f"{where} was made for target_error {found.target_error:g}, the settings have {task.target_error:g}",
             advice=f"{_RECALIBRATE}, or set target_error = {found.target_error:g}",
         )
-    for name in ("precision_min", "miss_max", "prevalence"):
-        if not task.by_hand and getattr(task, name) != getattr(found, name):
+    promised = ("precision_min", "miss_max", "prevalence", "asking_cost")
+    settled = {name: getattr(task, name) for name in promised} | {"costs": costs_of(task)}
+    for name, value in settled.items():
+        if not task.by_hand and value != getattr(found, name):
             raise SettingsError(f"{where} was made for another {name} than the settings have", advice=_RECALIBRATE)
     for tier in found.tiers:
         for member in tier.members:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_app.routing.calibration import BoolArray
 from stream_app.routing.models import IndexArray
+from stream_app.routing.votes import NO_ANSWER
 from stream_app.training.paired import Paired, paired
 
 SEED = 0
@@ -28,28 +28,15 @@ class BesideLlm:
     to_small: Paired
 
 
-def final_labels(small: IndexArray, accepted: BoolArray, answers: tuple[IndexArray, BoolArray]) -> IndexArray:
-    """Each row's final label [N]: the LLM's where it was asked and answered, else the small models'.
-
-    `answers` are the LLM's labels (any index that is no label for an answer outside the label set), and which rows
-    it refused.
-    """
-    given, refused = answers
-    return np.where(accepted | refused, small, given)
-
-
-def beside_llm(
-    truth: IndexArray, small: IndexArray, final: IndexArray, answers: tuple[IndexArray, BoolArray]
-) -> BesideLlm:
+def beside_llm(truth: IndexArray, small: IndexArray, final: IndexArray, given: IndexArray) -> BesideLlm:
     """Compare the cascade's `final` labels with the LLM's, alone and filled, and with the small models'.
 
-    Raises ValueError where there is no row.
+    `given` is what the LLM said, NO_ANSWER where that was no label. Raises ValueError where there is no row.
     """
-    given, refused = answers
-    right, small_right = final == truth, small == truth
-    filled = np.where(refused, small_right, given == truth)
+    right, small_right, silent = final == truth, small == truth, given == NO_ANSWER
+    filled = np.where(silent, small_right, given == truth)
     return BesideLlm(
-        unanswered=int(refused.sum()),
+        unanswered=int(silent.sum()),
         llm_filled_accuracy=float(filled.mean()),
         to_llm=paired(right, given == truth, seed=SEED),
         to_llm_filled=paired(right, filled, seed=SEED),

@@ -16,12 +16,12 @@ from stream_app.classify.triton import TritonModels
 from stream_app.errors import SettingsError
 from stream_app.routing.calibration import (
     BoolArray,
-    Float64Array,
     calibration_errors,
 )
 from stream_app.routing.decide import Routed, TaskRouter, Tier
 from stream_app.routing.domain import Scripts, scripts_of
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
+from stream_app.routing.payoff import Payoff, costs_of
 from stream_app.routing.policy import (
     Domain,
     Isotonic,
@@ -33,16 +33,22 @@ from stream_app.routing.policy import (
     TaskPolicy,
     TierPolicy,
 )
+from stream_app.routing.promises import NOT_ACCEPTED, counts_of
+from stream_app.routing.votes import Seen
 from stream_app.settings import Task
-from stream_app.training.cut import Judged, certified_cut, cuts_of, planned_cuts
+from stream_app.training.cut import Cut, Judged, accepted_as, certified_cut, cuts_of, planned_cuts
 from stream_app.training.evidence import Evidence
-from stream_app.training.gain import Recorded, label_offsets
+from stream_app.training.gain import GAIN_COVERAGE
+from stream_app.training.gate import gain_cuts, gate_offsets
+from stream_app.training.known import FOLDS, Known
 from stream_app.training.promised import certificate, promises_of, refuse_unprovable
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
 from stream_app.training.rounding import shortest, to_six_digits
 from stream_app.training.scoring import Progress, route_scored, score
-from stream_app.training.split import Parts, by_file, refuse_too_few, split
+from stream_app.training.split import Parts, by_file, folds, refuse_too_few, split
 from stream_app.training.tier_fit import fit_tier
+from stream_app.training.vote_rule import vote_rule
+from stream_app.training.voting import Recordings
 
 KNOWN_SHARE_QUANTILE = 0.01
 """One calibration text in a hundred is taken for foreign: the price of refusing what really is."""
@@ -52,14 +58,16 @@ KNOWN_SHARE_QUANTILE = 0.01
 class Terms:
     """What is promised beside the target: it may fail with probability `delta`, over such samples.
 
-    With `each_file` it holds in every file's population by itself. `made_at` is UTC, ISO 8601. `llm` names
-    the LLM whose recorded answers set the labels' cuts apart.
+    With `each_file` it holds in every file's population by itself. `made_at` is UTC, ISO 8601. `llms` names the
+    LLMs whose recorded answers say what asking them is worth: the first is the one asked, another one the second
+    opinion. `prices` are what a token costs, relative to each other; one that is not named costs 1.
     """
 
     delta: float
     made_at: str
     each_file: bool = False
-    llm: str | None = None
+    llms: tuple[str, ...] = ()
+    prices: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,11 @@ def calibrate_task(
     rows = [row for file in files for row in file.rows]
     labels = served[task.models[0]].labels
     truth = np.array(label_indexes(rows, labels), np.intp)
+    if task.by_gain and not terms.llms:
+        raise SettingsError(
+            f"task {task.name} escalates where an LLM gains",
+            advice="name one whose answers are recorded (--llm)",
+        )
     parts = split(rows)
     samples = by_file(files, parts.certification) if terms.each_file else [parts.certification]
     promises = promises_of(task, labels, truth)
@@ -105,18 +118,35 @@ def calibrate_task(
     domain = _domain(task, rows, scores, parts.calibration)
     inside = _inside(task, domain, rows, scores)
     fitted = parts.calibration[inside[parts.calibration]]
-    tiers = [fit_tier(tuple(served[name] for name in _names(tier)), scores, fitted, truth) for tier in task.tiers]
+    payoff = Payoff.of(labels, costs_of(task))
+    tiers = [
+        replace(fit_tier(tuple(served[name] for name in _names(tier)), scores, fitted, truth), payoff=payoff)
+        for tier in task.tiers
+    ]
     judged = [_judged(tier, scores) for tier in tiers]
     if len(set(judged[-1].label[fitted].tolist())) < 2:  # an answer to everything answers nothing
         raise SettingsError(
             f"task {task.name}: {' and '.join(task.models)} answer every text with the same label",
             advice="train a model that tells the labels apart; its answers are right only as often as the label is",
         )
+    known = _known(task, terms, rows, inside, tiers, scores, truth) if terms.llms else None
+    offsets = np.zeros(len(labels))
+    if known is not None:
+        offsets = gate_offsets(known.among(parts.calibration), GAIN_COVERAGE)
     if task.precision_min or task.miss_max:
         cuts = planned_cuts(judged, truth, inside, parts.calibration, promises, len(labels))
     else:
-        cuts = cuts_of(judged, fitted, _offsets(terms.llm, rows, fitted, judged, labels))
-    cut = certified_cut(cuts, judged, truth, inside, samples, promises, terms.delta)
+        cuts = cuts_of(judged, fitted, offsets)
+    if known is not None and task.by_gain:
+        cut = _gain_cut(known.among(parts.calibration, parts.certification), task, judged, truth, inside, samples)
+    else:
+        cut = certified_cut(cuts, judged, truth, inside, samples, promises, terms.delta)
+    rule = None
+    if known is not None:
+        kept = accepted_as(cut.by_label, judged, inside) if cut else np.full(len(rows), NOT_ACCEPTED)
+        chosen = known.among(parts.calibration, parts.certification)
+        rule = vote_rule(chosen, kept[chosen.places] == NOT_ACCEPTED)
+    shown = cut is not None and not task.by_gain
     own = () if cut is None else tuple(math.inf if math.isinf(one) else shortest(one) for one in cut.by_label)
     strictest = max((one for one in own if math.isfinite(one)), default=None)
     # Equal cuts are one cut; else the strictest stands for any label without its own.
@@ -135,12 +165,15 @@ def calibrate_task(
         miss_max=task.miss_max,
         prevalence=task.prevalence,
         reference="human",
-        certificate=None if cut is None else certificate(task, cut, promises, labels, terms.delta),
+        costs=costs_of(task),
+        asking_cost=task.asking_cost,
+        certificate=certificate(task, cut, promises, labels, terms.delta) if cut is not None and shown else None,
         domain=domain,
         sample=_sample(files, parts, truth, labels),
         measured=measured(routed, truth[parts.test], len(tiers)),
         made_at=terms.made_at,
-        gain_llm=terms.llm,
+        gain_llm=terms.llms[0] if offsets.any() else None,
+        votes=rule,
     )
     evidence = Evidence(
         rows=rows,
@@ -159,19 +192,48 @@ def calibrate_task(
     return Calibrated(made, test, routed, evidence)
 
 
-def _offsets(
-    llm: str | None, rows: Sequence[RecordedRow], used: IndexArray, judged: Sequence[Judged], labels: tuple[str, ...]
-) -> Float64Array:
-    """How far apart the labels' cuts lie: not at all without recorded answers of an LLM."""
-    if llm is None:
-        return np.zeros(len(labels))
-    chosen = [rows[int(row)] for row in used]
-    recorded = np.array([row.has_answer_of(llm) for row in chosen])
-    if not recorded.any():
-        raise SettingsError(f"no row has a recorded answer of {llm}", advice="rows hold them in the field `llm`")
-    right = np.array([row.has_answer_of(llm) and row.answer_of(llm) == row.label for row in chosen])
-    here = [Judged(tier.label[used], tier.confidence[used]) for tier in judged]
-    return label_offsets(here, Recorded(recorded, right), len(labels))
+def _gain_cut(
+    known: Known,
+    task: Task,
+    judged: Sequence[Judged],
+    truth: IndexArray,
+    inside: BoolArray,
+    samples: Sequence[IndexArray],
+) -> Cut:
+    """Where only the gain decides: no promise, so the rows meant for certification help to find it."""
+    by_label = gain_cuts(known, task.asking_cost).astype(np.float32)
+    taken = accepted_as(by_label, judged, inside)
+    return Cut(by_label, tuple(counts_of(truth[rows], taken[rows], len(by_label)) for rows in samples))
+
+
+def _known(
+    task: Task,
+    terms: Terms,
+    rows: Sequence[RecordedRow],
+    inside: BoolArray,
+    tiers: Sequence[Tier],
+    scores: Mapping[str, Scores],
+    truth: IndexArray,
+) -> Known:
+    """The rows inside the domain that have a recorded answer of every LLM named."""
+    answered = np.array([all(row.has_answer_of(llm) for llm in terms.llms) for row in rows])
+    if not answered.any():
+        raise SettingsError(
+            f"no row has a recorded answer of {' and '.join(terms.llms)}", advice="rows hold them in the field `llm`"
+        )
+    places = np.flatnonzero(answered & inside)
+    chosen = [rows[int(place)] for place in places]
+    probabilities, _, _ = tiers[-1].judge([scores[model.name] for model in tiers[-1].models])
+    return Known(
+        places,
+        [_judged(tier, scores).rows(places) for tier in tiers],
+        Seen(probabilities[places], np.array([len(row.text) for row in chosen], np.intp)),
+        Recordings.of(terms.llms, chosen, tiers[0].models[0].labels, terms.prices),
+        truth[places],
+        folds(chosen, FOLDS),
+        tiers[0].models[0].labels,
+        costs_of(task),
+    )
 
 
 def _judged(tier: Tier, scores: Mapping[str, Scores]) -> Judged:

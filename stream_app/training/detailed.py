@@ -1,6 +1,5 @@
 """What an evaluation says beyond its totals: each label, each promise, and how sure the differences are. Pure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -10,11 +9,10 @@ from stream_app.routing.decide import Routed
 from stream_app.routing.models import IndexArray
 from stream_app.routing.policy import TaskPolicy
 from stream_app.routing.promises import NOT_ACCEPTED, counts_of
-from stream_app.training.beside_llm import BesideLlm, beside_llm, final_labels
+from stream_app.training.asked import Asked
+from stream_app.training.beside_llm import BesideLlm, beside_llm
 from stream_app.training.by_label import LabelOutcome, by_label
-from stream_app.training.evaluate import answers_of
 from stream_app.training.kept import Kept, kept
-from stream_app.training.recorded import RecordedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +24,15 @@ class Detailed:
     beside: BesideLlm | None
 
 
-def detailed(
-    task: TaskPolicy, rows: Sequence[RecordedRow], routed: Routed, truth: IndexArray, llm: str | None
-) -> Detailed:
-    """Fold routed rows. Raises SettingsError where a row has no recorded answer of `llm`."""
+def detailed(task: TaskPolicy, routed: Routed, truth: IndexArray, asked: Asked | None) -> Detailed:
+    """Fold routed rows; `asked` says what the LLMs' recorded answers come to, None without an LLM."""
     small, accepted = routed.label, routed.accepted
-    answers = None if llm is None else answers_of(llm, rows, task.labels)
-    final = small if answers is None else final_labels(small, accepted, answers)
+    final = small if asked is None else np.where(accepted, small, asked.voted.label)
     counts = counts_of(truth, np.where(accepted, small, NOT_ACCEPTED), len(task.labels))
     return Detailed(
         labels=by_label(task.labels, truth, small, accepted, final),
         promises=kept(task, counts),
-        beside=None if answers is None else beside_llm(truth, small, final, answers),
+        beside=None if asked is None else beside_llm(truth, small, final, asked.recorded.answers[0]),
     )
 
 

@@ -38,10 +38,11 @@ class Evidence:
 
     @property
     def chosen(self) -> int | None:
-        """The step of `cuts` that was taken."""
+        """The step of `cuts` that was taken; None where none was, or where gain alone decided."""
         if self.cut is None:
             return None
-        return int(np.flatnonzero((self.cuts == self.cut.by_label).all(axis=1))[-1])
+        found = np.flatnonzero((self.cuts == self.cut.by_label).all(axis=1))
+        return int(found[-1]) if len(found) else None
 
     @property
     def chose(self) -> IndexArray:
@@ -55,7 +56,7 @@ class Evidence:
     def taken_at_their_word(self) -> list[Judged]:
         """Each tier's answers without calibration: its models' own probabilities, pooled in equal parts."""
         return [
-            self._judged(replace(tier, weights=(1.0 / len(tier.models),) * len(tier.models), knots=None))
+            self._judged(replace(tier, weights=(1.0 / len(tier.models),) * len(tier.models), knots=None, payoff=None))
             for tier in self.tiers
         ]
 

@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
 def verdict_of(made: TaskPolicy, llm: WithLlm | None) -> Verdict:
     """Which of them: an LLM that makes nothing better where it would be asked is not needed."""
-    if made.certificate is None:
+    if made.certificate is None and promises_anything(made):
         return Verdict.NOT_GOOD_ENOUGH
     if _sure(made):
         return Verdict.NOT_NEEDED
@@ -41,9 +41,10 @@ def verdict(task: str, made: TaskPolicy, llm: WithLlm | None) -> str:
 def because(made: TaskPolicy, llm: WithLlm | None) -> str:
     """Why a verdict is what it is, and what to do about it."""
     measured = made.measured
-    if made.certificate is None:
+    if made.certificate is None and promises_anything(made):
         return f"No cut keeps {_promise(made)}, so every text goes to the LLM. Train on more labels, or promise less."
-    decides = f"The small model decides {measured.coverage:.1%} within the target"
+    how = "within the target" if promises_anything(made) else "where asking would gain less than it costs"
+    decides = f"The small model decides {measured.coverage:.1%} {how}"
     if _sure(made):
         return f"{decides}."
     left = f"{decides}, {1 - measured.coverage:.1%} go to the LLM"
@@ -56,6 +57,11 @@ def because(made: TaskPolicy, llm: WithLlm | None) -> str:
     if llm.accuracy <= llm.small_accuracy:
         return f"{left}; {there}. The small model alone is as good."
     return f"{left}; {there}. Accuracy {llm.small_accuracy:.1%} -> {llm.accuracy:.1%}."
+
+
+def promises_anything(made: TaskPolicy) -> bool:
+    """Whether an error is to be certified at all; else gain alone decides what is escalated."""
+    return made.target_error is not None or bool(made.precision_min or made.miss_max)
 
 
 def _sure(made: TaskPolicy) -> bool:

@@ -10,8 +10,10 @@ from stream_app.cli import shunt
 from stream_app.errors import SettingsError
 from stream_app.routing.decide import Route, Routed
 from stream_app.routing.policy import Certificate
+from stream_app.training.asked import Asked
 from stream_app.training.evaluate import evaluation, outcomes
 from stream_app.training.recorded import RecordedRow
+from stream_app.training.voting import Recordings
 from tests.scripted_rows import scripted_rows
 
 LABELS = ("no", "yes")
@@ -44,7 +46,7 @@ ROWS = rows_of(
     ("no", "no", 400),  # accepted, wrong
     ("yes", "yes", 800),  # escalated: the LLM saves it
     ("yes", None, 400),  # escalated: refused, the small answer stands and is right
-    ("no", "maybe", 400),  # escalated: an answer that is no label is wrong
+    ("no", "maybe", 400),  # escalated: no label of the task, the small answer stands and is right
 )
 ROUTED = routed_of(
     ("yes", Route.ACCEPTED, 0),
@@ -56,13 +58,17 @@ ROUTED = routed_of(
 TRUTH = np.array([LABELS.index(row.label) for row in ROWS])
 
 
-def figures(certificate=CERTIFICATE, llm="big"):
-    return evaluation("t", ROWS, ROUTED, TRUTH, labels=LABELS, tiers=2, certificate=certificate, llm=llm)
+def asked_of(llm="big", rule=None):
+    return Asked.of(Recordings.of((llm,), ROWS, LABELS, {}), rule, ROWS, ROUTED)
+
+
+def figures(certificate=CERTIFICATE, asked=None):
+    return evaluation("t", ROWS, ROUTED, TRUTH, tiers=2, certificate=certificate, asked=asked)
 
 
 def test_counted_by_hand():
     """Five rows whose every figure is known."""
-    found = figures()
+    found = figures(asked=asked_of())
     assert found.llm is not None
     assert (found.small_accuracy, found.coverage, found.escalated_share) == (0.6, 0.4, 0.6)
     assert found.out_of_domain_share == 0.2
@@ -73,9 +79,10 @@ def test_counted_by_hand():
         0.2,
         False,
     )
-    assert found.llm.accuracy == pytest.approx(3 / 5)  # rows 0, 2 and the refused 3
+    assert found.llm.accuracy == pytest.approx(4 / 5)  # all but row 1
     assert found.llm.llm_accuracy == pytest.approx(3 / 5)  # a refusal alone is wrong
-    assert found.llm.refused == 1
+    assert found.llm.llm_filled_accuracy == pytest.approx(5 / 5)  # and right where the small model is
+    assert found.llm.refused == 2
     assert found.llm.cost_share == pytest.approx(1600 / 2400)
     assert found.llm.performance_gap_recovered is None, "the LLM alone is no better here"
     assert found.llm.oracle.accuracy == pytest.approx(1.0)  # rows 1 and 2 are the LLM's alone
@@ -84,16 +91,17 @@ def test_counted_by_hand():
 
 def test_without_an_llm_or_a_certificate():
     """What was not asked for is None, not zero."""
-    found = figures(certificate=None, llm=None)
+    found = figures(certificate=None)
     assert (found.llm, found.certified_bound, found.bound_held) == (None, None, None)
 
 
 def test_outcomes_of_rows():
     """Each row says who decided it; a refusal is degraded; no text is written."""
-    lines = outcomes(ROWS, LABELS, ROUTED, "big")
-    assert [line["answer"] for line in lines] == ["yes", "yes", "yes", "yes", "maybe"]
-    assert [line["decided_by"] for line in lines] == ["small", "small", "llm", "small", "llm"]
-    assert [line["degraded_reason"] for line in lines] == [None, None, None, "refused", None]
+    lines = outcomes(ROWS, LABELS, ROUTED, asked_of())
+    assert [line["answer"] for line in lines] == ["yes", "yes", "yes", "yes", "no"]
+    assert [line["decided_by"] for line in lines] == ["small", "small", "llm", "small", "small"]
+    assert [line["degraded_reason"] for line in lines] == [None, None, None, "refused", "invalid_answer"]
+    assert [line["votes"] for line in lines] == [{}, {}, {"big": "yes"}, {"big": None}, {"big": "maybe"}]
     assert [line["route"] for line in lines] == ["accepted", "accepted", "unsure", "out_of_domain", "unsure"]
     assert not any("text" in line for line in lines)
     assert {line["decided_by"] for line in outcomes(ROWS, LABELS, ROUTED, None)} == {"small"}
@@ -102,7 +110,7 @@ def test_outcomes_of_rows():
 def test_an_unknown_llm_names_those_recorded():
     """Asking for answers that were never recorded says which there are."""
     with pytest.raises(SettingsError, match="no answer of tiny") as refused:
-        figures(llm="tiny")
+        asked_of("tiny")
     assert "big" in refused.value.one_line()
 
 

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from stream_app.routing.policy import Promised
 from stream_app.routing.promises import ErrorAtMost, MissedAtMost, WrongAtPrevalence
-from stream_app.training.beside_llm import beside_llm, final_labels
+from stream_app.training.beside_llm import beside_llm
 from stream_app.training.by_label import by_label
 from stream_app.training.calibrate import calibrate_task
 from stream_app.training.cut import Judged
@@ -20,7 +20,7 @@ from stream_app.training.report.family import decided, family, offsets_of
 from stream_app.training.report.front import Seen, front
 from stream_app.training.report.reliability import reliability
 from stream_app.training.report.slices import Judgements, slices
-from stream_app.training.report.task_report import recorded_llms, task_report
+from stream_app.training.report.task_report import panels, task_report
 from stream_app.training.report.tradeoff import Answered, tradeoff
 from stream_app.training.shares import share
 from stream_app.training.verdict import Verdict
@@ -52,14 +52,13 @@ TRUTH = np.array([0, 0, 0, 1, 1, 1])
 SMALL = np.array([0, 0, 1, 1, 1, 0])
 ACCEPTED = np.array([TRUE, FALSE, TRUE, TRUE, FALSE, FALSE])
 GIVEN = np.array([1, 0, 0, 0, -1, 1])
-REFUSED = np.array([FALSE, FALSE, FALSE, FALSE, TRUE, FALSE])
+FINAL = np.array([0, 0, 1, 1, 1, 1])
+"""The LLM's where it was asked and answered: it gave no label to row 4."""
 
 
 def test_labels_counted_by_hand():
     """Six rows of two labels: found, missed and sent on, before and with the LLM."""
-    final = final_labels(SMALL, ACCEPTED, (GIVEN, REFUSED))
-    assert final.tolist() == [0, 0, 1, 1, 1, 1], "accepted and refused rows keep the small answer"
-    no, yes = by_label(("no", "yes"), TRUTH, SMALL, ACCEPTED, final)
+    no, yes = by_label(("no", "yes"), TRUTH, SMALL, ACCEPTED, FINAL)
     assert (no.rows, no.prevalence) == (3, 0.5)
     assert (no.precision.share, no.recall.share) == (1.0, pytest.approx(2 / 3))
     assert (no.small_precision.share, no.small_recall.share) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
@@ -71,8 +70,7 @@ def test_labels_counted_by_hand():
 
 def test_the_llm_alone_and_with_its_gaps_filled():
     """A refusal is wrong for the LLM alone; filled by the small model the baseline is as good as one can run it."""
-    final = final_labels(SMALL, ACCEPTED, (GIVEN, REFUSED))
-    found = beside_llm(TRUTH, SMALL, final, (GIVEN, REFUSED))
+    found = beside_llm(TRUTH, SMALL, FINAL, GIVEN)
     assert found.unanswered == 1
     assert found.llm_filled_accuracy == pytest.approx(4 / 6)
     assert found.to_llm.difference == pytest.approx(5 / 6 - 3 / 6)
@@ -120,10 +118,11 @@ def test_what_was_promised_and_whether_it_held():
 
 def test_a_tradeoff_counted_by_hand():
     """Cost in tokens, the policy's point, the LLM alone, the expectation at random and the best that could be had."""
-    texts = Answered(TRUTH, GIVEN, REFUSED, np.array([100.0, 100, 200, 100, 100, 400]))
+    obeyed = np.where(GIVEN < 0, SMALL, GIVEN)
+    texts = Answered(TRUTH, GIVEN, obeyed, np.array([100.0, 100, 200, 100, 100, 400]), np.ones(6))
     judged = Judged(SMALL, np.array([0.9, 0.6, 0.95, 0.8, 0.7, 0.55], np.float32))
     found = tradeoff(
-        "big",
+        ("big",),
         texts,
         (SMALL, ACCEPTED),
         (SMALL, judged.confidence >= 0.9),
@@ -171,7 +170,7 @@ def test_no_plan_of_the_front_is_beaten_and_what_is_left_out_is():
     judged = [tier.rows(rows) for tier in made.evidence.judged()]
     truth = made.evidence.truth[rows]
     given = np.where(np.random.default_rng(5).random(len(rows)) < 0.93, truth, 1 - truth)
-    texts = Answered(truth, given, np.zeros(len(rows), np.bool_), np.ones(len(rows)))
+    texts = Answered(truth, given, given, np.ones(len(rows)), np.ones(len(rows)))
     seen = Seen(judged, np.ones(len(rows), np.bool_), texts)
     # Searched and measured on the same rows, so that what was found there can be looked at.
     found = front(made.evidence.tiers, seen, seen, np.zeros(2), {"fast": 0.2, "slow": 8.0})
@@ -253,7 +252,7 @@ def test_the_naive_rule_goes_further_than_what_can_be_promised():
 def test_every_figure_is_of_the_test_rows():
     """Counted again over the test rows alone: coverage, errors, the LLM's part, cost; only the bound is of others."""
     made, _, _ = calibrated(llm_accuracy=0.96)
-    report = task_report("sentiment", "p@1", made, recorded_llms(made, ["big"]))
+    report = task_report("sentiment", "p@1", made, panels(made, ["big"]))
     test = made.evidence.parts.test
     truth = np.array([row.label == "positive" for row in made.test], np.intp)
     accepted, right = made.routed.accepted, made.routed.label == truth
@@ -291,7 +290,7 @@ def test_a_calibration_without_a_certificate_has_a_report_too():
 def test_what_is_too_thin_is_named_with_the_rows_that_would_do():
     """An error known only roughly, and a difference that could be chance."""
     made, _, _ = calibrated(700, 3, llm_accuracy=0.86)
-    report = task_report("sentiment", "p@1", made, recorded_llms(made, ()))
+    report = task_report("sentiment", "p@1", made, panels(made, ()))
     about = {one.about: one for one in report.thin}
     assert about["accepted test rows"].needed > about["accepted test rows"].rows
     assert any(one.about == "with big" and one.needed > one.rows for one in report.thin)

@@ -14,21 +14,22 @@ from stream_app.routing.domain import Scripts
 from stream_app.routing.models import IndexArray
 from stream_app.routing.policy import TaskPolicy
 from stream_app.routing.promises import NOT_ACCEPTED, counts_of
-from stream_app.training.beside_llm import final_labels
+from stream_app.routing.votes import NO_ANSWER
 from stream_app.training.by_label import LabelOutcome, by_label
 from stream_app.training.calibrate import Calibrated
-from stream_app.training.evaluate import answers_of, helped
-from stream_app.training.evidence import Evidence
+from stream_app.training.evaluate import helped
 from stream_app.training.kept import Kept, kept
 from stream_app.training.report.bounds import PromiseSteps, promise_steps
-from stream_app.training.report.family import decided, family, offsets_of
-from stream_app.training.report.front import Front, Seen, front
+from stream_app.training.report.front import Front
 from stream_app.training.report.reliability import Reliability, reliability
 from stream_app.training.report.slices import Judgements, Slice, slices
 from stream_app.training.report.thin import Thin, thin
-from stream_app.training.report.tradeoff import BY_HAND, Answered, Tradeoff, answered, tradeoff
+from stream_app.training.report.tradeoff import Tradeoff
+from stream_app.training.report.with_llms import all_answered, asked_of, front_of, prices_of, tradeoff_of
 from stream_app.training.shares import Share, share_of
-from stream_app.training.verdict import Verdict, because, verdict_of
+from stream_app.training.verdict import Verdict, because, promises_anything, verdict_of
+
+NO_PRICES: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class TaskReport:
     made: TaskPolicy
     verdict: Verdict
     because: str
+    by_gain: bool
     coverage: Share
     accepted_wrong: Share
     small: Share
@@ -70,19 +72,30 @@ class TaskReport:
     thin: tuple[Thin, ...]
 
 
-def recorded_llms(made: Calibrated, first: Sequence[str]) -> tuple[str, ...]:
-    """The LLMs that test rows have answers of, those of `first` before the others."""
+def panels(made: Calibrated, asked: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Which LLMs are asked together: those that the calibration was told of, then each other one by itself.
+
+    Only those that test rows have recorded answers of.
+    """
     found = dict.fromkeys(name for row in made.test for name, _ in row.llm)
-    return tuple(dict.fromkeys([name for name in first if name in found] + sorted(found)))
+    first = tuple(name for name in asked if name in found)
+    return (*((first,) if first else ()), *((name,) for name in sorted(found) if name not in first))
 
 
-def task_report(task: str, policy: str, made: Calibrated, llms: Sequence[str]) -> TaskReport:
-    """Everything about one calibrated task; `llms` as `recorded_llms` gives them."""
+def task_report(
+    task: str,
+    policy: str,
+    made: Calibrated,
+    llms: Sequence[tuple[str, ...]],
+    prices: Mapping[str, float] = NO_PRICES,
+) -> TaskReport:
+    """Everything about one calibrated task; `llms` as `panels` gives them."""
     evidence, labels, test = made.evidence, made.task.labels, made.evidence.parts.test
     truth, routed = evidence.truth[test], made.routed
     right, accepted = routed.label == truth, routed.accepted
-    help_of_first = helped(made, llms[0]) if llms else None
-    final, known, given = _with(llms[0] if llms else None, made, truth)
+    first = llms[0] if llms else ()
+    help_of_first = helped(made, first, prices_of(prices, first))
+    final, known, given = _with(first, made, prices)
     counts = counts_of(truth, np.where(accepted, routed.label, NOT_ACCEPTED), len(labels))
     judged = Judgements(
         small_right=right,
@@ -94,13 +107,14 @@ def task_report(task: str, policy: str, made: Calibrated, llms: Sequence[str]) -
     )
     by_slice = slices(made.test, _file_names(made), judged)
     of_labels = by_label(labels, truth, routed.label, accepted, final)
-    tradeoffs = tuple(_tradeoff(llm, made) for llm in llms)
+    tradeoffs = tuple(tradeoff_of(panel, made, prices) for panel in llms)
     error = share_of(~right[accepted])
     return TaskReport(
         task=task,
         policy=policy,
         made=made.task,
         verdict=verdict_of(made.task, help_of_first),
+        by_gain=not promises_anything(made.task),
         because=because(made.task, help_of_first),
         coverage=share_of(accepted),
         accepted_wrong=error,
@@ -108,7 +122,7 @@ def task_report(task: str, policy: str, made: Calibrated, llms: Sequence[str]) -
         cuts=_cuts(made.task),
         kept=kept(made.task, counts),
         tradeoffs=tradeoffs,
-        front=_front(llms[0], made) if llms else None,
+        front=front_of(first, made, prices) if llms else None,
         promises=promise_steps(evidence, labels),
         calibrated=reliability(routed.confidence, right),
         at_their_word=_at_their_word(made, truth),
@@ -119,59 +133,20 @@ def task_report(task: str, policy: str, made: Calibrated, llms: Sequence[str]) -
     )
 
 
-def _with(llm: str | None, made: Calibrated, truth: IndexArray) -> tuple[IndexArray, BoolArray, IndexArray]:
-    """The final labels of the test rows, which rows the LLM has answered, and what it said (-1 elsewhere)."""
+def _with(
+    llms: tuple[str, ...], made: Calibrated, prices: Mapping[str, float]
+) -> tuple[IndexArray, BoolArray, IndexArray]:
+    """The final labels of the test rows, which of them the LLMs have answered, and what the first said."""
     small, accepted = made.routed.label, made.routed.accepted
-    given = np.full(len(truth), NOT_ACCEPTED, np.intp)
-    if llm is None:
-        return small, np.zeros(len(truth), np.bool_), given
-    known = np.array([row.has_answer_of(llm) for row in made.test], np.bool_)
-    refused = ~known
-    rows = [made.test[int(row)] for row in np.flatnonzero(known)]
-    given[known], refused[known] = answers_of(llm, rows, made.task.labels)
-    return final_labels(small, accepted, (given, refused)), known, given
-
-
-def _answered(llm: str, evidence: Evidence, rows: IndexArray, labels: tuple[str, ...]) -> tuple[IndexArray, Answered]:
-    """Those of the rows that the LLM has answered, and its answers."""
-    here = np.array([int(row) for row in rows if evidence.rows[int(row)].has_answer_of(llm)], np.intp)
-    return here, answered(llm, [evidence.rows[int(row)] for row in here], labels, evidence.truth[here])
-
-
-def _tradeoff(llm: str, made: Calibrated) -> Tradeoff:
-    evidence, test = made.evidence, made.evidence.parts.test
-    here, texts = _answered(llm, evidence, test, made.task.labels)
-    place = np.searchsorted(test, here)
-    judged = evidence.judged()
-    of_hand = decided(
-        np.full(len(made.task.labels), BY_HAND, np.float32),
-        [tier.rows(here) for tier in evidence.taken_at_their_word()],
-        np.ones(len(here), np.bool_),
-    )
-    steps = family(judged, test[evidence.inside[test]], offsets_of(evidence, len(made.task.labels)))
-    return tradeoff(
-        llm,
-        texts,
-        (made.routed.label[place], made.routed.accepted[place]),
-        of_hand,
-        [tier.rows(here) for tier in judged],
-        evidence.inside[here],
-        steps,
-    )
-
-
-def _front(llm: str, made: Calibrated) -> Front | None:
-    """None where one of the two parts has no answer of the LLM."""
-    evidence, judged = made.evidence, made.evidence.judged()
-
-    def seen(rows: IndexArray) -> Seen:
-        here, texts = _answered(llm, evidence, rows, made.task.labels)
-        return Seen([tier.rows(here) for tier in judged], evidence.inside[here], texts)
-
-    chose, test = seen(evidence.chose), seen(evidence.parts.test)
-    if not chose.inside.any() or not test.inside.any():
-        return None
-    return front(evidence.tiers, chose, test, offsets_of(evidence, len(made.task.labels)), made.ms_a_text)
+    final, given = small.copy(), np.full(len(small), NO_ANSWER, np.intp)
+    if not llms:
+        return final, np.zeros(len(small), np.bool_), given
+    known = all_answered(llms, made.test)
+    here = np.flatnonzero(known)
+    asked = asked_of(llms, [made.test[int(row)] for row in here], made, made.routed.rows(here), prices)
+    given[here] = asked.recorded.answers[0]
+    final[here] = np.where(accepted[here], small[here], asked.voted.label)
+    return final, known, given
 
 
 def _at_their_word(made: Calibrated, truth: IndexArray) -> Reliability:

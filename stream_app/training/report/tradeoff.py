@@ -11,9 +11,10 @@ import numpy as np
 
 from stream_app.routing.calibration import BoolArray, Float64Array
 from stream_app.routing.models import FloatArray, IndexArray
-from stream_app.training.beside_llm import BesideLlm, beside_llm, final_labels
+from stream_app.routing.votes import NO_ANSWER
+from stream_app.training.asked import Asked
+from stream_app.training.beside_llm import BesideLlm, beside_llm
 from stream_app.training.cut import Judged
-from stream_app.training.evaluate import answers_of
 from stream_app.training.recorded import RecordedRow
 from stream_app.training.report.family import decided
 from stream_app.training.shares import Share, share_of
@@ -33,14 +34,16 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Tradeoff:
-    """Over the test rows that one LLM has answered. `curve` falls in strictness, from all escalated to none.
+    """Over the test rows that the LLM has answered, and `second` where that one is asked too.
 
-    `random` is the expectation of asking about as many texts as the policy does, drawn blindly. `oracle` is the best
-    that could be had at each cost (cost share, accuracy): it asks where only the LLM is right, shortest prompt first.
-    `llm_filled` has the small answer where the LLM gave none, and is None where it always answered.
+    `curve` falls in strictness, from all escalated to none. `random` is the expectation of asking the first about as
+    many texts as the policy does, drawn blindly. `oracle` is the best that the first could give at each cost (cost
+    share, accuracy): it is asked where only it is right, shortest prompt first. `llm_filled` has the small answer
+    where the first gave none, and is None where it always answered.
     """
 
     llm: str
+    second: str | None
     rows: int
     policy: Point
     small: Point
@@ -55,28 +58,39 @@ class Tradeoff:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """N texts that an LLM has answered: what is true, what it said (and refused), what a prompt takes in tokens."""
+    """N texts that the LLMs have answered, were each escalated.
+
+    `given` is what the first LLM said (NO_ANSWER: no label), `label` what all answers come to under the policy's
+    votes, `tokens` what a plain prompt of the first takes, `calls` how many of those all calls cost.
+    """
 
     truth: IndexArray
     given: IndexArray
-    refused: BoolArray
+    label: IndexArray
     tokens: Float64Array
+    calls: Float64Array
 
     def point(self, small: IndexArray, accepted: BoolArray) -> Point:
         """What comes of accepting these small answers and asking about the rest."""
-        final = final_labels(small, accepted, (self.given, self.refused))
-        cost = float(self.tokens[~accepted].sum() / self.tokens.sum())
-        return Point(cost, float((~accepted).mean()), share_of(final == self.truth))
+        asked = ~accepted
+        cost = float((self.tokens * self.calls)[asked].sum() / self.tokens.sum())
+        return Point(cost, float(asked.mean()), share_of(np.where(accepted, small, self.label) == self.truth))
 
 
-def answered(llm: str, rows: Sequence[RecordedRow], labels: tuple[str, ...], truth: IndexArray) -> Answered:
-    """These rows' recorded answers. Raises SettingsError where a row has none."""
-    given, refused = answers_of(llm, rows, labels)
-    return Answered(truth, given, refused, np.array([row.prompt_tokens for row in rows]))
+def answered(asked: Asked, rows: Sequence[RecordedRow], truth: IndexArray) -> Answered:
+    """These rows' recorded answers."""
+    recorded = asked.recorded
+    return Answered(
+        truth=truth,
+        given=recorded.answers[0],
+        label=asked.voted.label,
+        tokens=np.array([row.prompt_tokens for row in rows]),
+        calls=1 + recorded.price_of(recorded.llms[-1]) * asked.voted.second,
+    )
 
 
 def tradeoff(
-    llm: str,
+    llms: Sequence[str],
     texts: Answered,
     routed: tuple[IndexArray, BoolArray],
     by_hand: tuple[IndexArray, BoolArray],
@@ -88,29 +102,30 @@ def tradeoff(
     small, accepted = routed
     every = np.ones(len(small), np.bool_)
     alone = Point(1.0, 1.0, share_of(texts.given == texts.truth))
-    filled = texts.point(small, ~every)
-    policy, final = texts.point(small, accepted), final_labels(small, accepted, (texts.given, texts.refused))
-    small_point = texts.point(small, every)
+    silent = texts.given == NO_ANSWER
+    filled = Point(1.0, 1.0, share_of(np.where(silent, small, texts.given) == texts.truth))
+    policy, small_point = texts.point(small, accepted), texts.point(small, every)
     share = policy.escalated_share
     expected = (1 - share) * (small_point.accuracy.share or 0) + share * (filled.accuracy.share or 0)
     return Tradeoff(
-        llm=llm,
+        llm=llms[0],
+        second=llms[1] if len(llms) > 1 else None,
         rows=len(small),
         policy=policy,
         small=small_point,
         llm_alone=alone,
-        llm_filled=filled if texts.refused.any() else None,
+        llm_filled=filled if silent.any() else None,
         by_hand=texts.point(*by_hand),
         random=(share, expected),
         oracle=_oracle(texts, small),
         curve=tuple(texts.point(*decided(step, tiers, inside)) for step in cuts),
-        beside=beside_llm(texts.truth, small, final, (texts.given, texts.refused)),
+        beside=beside_llm(texts.truth, small, np.where(accepted, small, texts.label), texts.given),
     )
 
 
 def _oracle(texts: Answered, small: IndexArray) -> tuple[tuple[float, float], ...]:
     """At most a hundred corners of the best curve."""
-    rescued = (small != texts.truth) & (texts.given == texts.truth) & ~texts.refused
+    rescued = (small != texts.truth) & (texts.given == texts.truth)
     costs = np.cumsum(np.sort(texts.tokens[rescued])) / texts.tokens.sum()
     rights = (small == texts.truth).mean() + np.arange(1, len(costs) + 1) / len(small)
     corners = [(0.0, float((small == texts.truth).mean()))]
