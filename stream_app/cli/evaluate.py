@@ -20,11 +20,12 @@ from stream_app.cli.recorded_llms import with_recorded_llms
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.routing.decide import Routed, TaskRouter
+from stream_app.routing.payoff import Payoff
 from stream_app.routing.policy import Policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Settings, Task
 from stream_app.training.detailed import detailed, detailed_lines, detailed_object
-from stream_app.training.evaluate import Asked, Evaluation, evaluation, outcomes
+from stream_app.training.evaluate import Asked, Evaluation, Losses, evaluation, outcomes
 from stream_app.training.llm_cost import extra_cost_share
 from stream_app.training.recorded import Half, RecordedRow, label_indexes, read_recorded
 from stream_app.training.scoring import route
@@ -89,7 +90,14 @@ def evaluate(
     if llms:
         asked = Asked.of(Recordings.of(llms, rows, router.labels, prices), made.votes, rows, routed)
     found = evaluation(
-        task.name, rows, routed, truth, tiers=len(router.tiers), certificate=made.certificate, asked=asked
+        task.name,
+        rows,
+        routed,
+        truth,
+        tiers=len(router.tiers),
+        certificate=made.certificate,
+        asked=asked,
+        payoff=Payoff.of(router.labels, made.costs),
     )
     if asked is not None and found.llm is not None:
         longer = extra_tokens(settings, router, policy.ref, rows, routed)
@@ -145,9 +153,15 @@ def _shown(found: Evaluation) -> list[tuple[str, str]]:
             (f"{llm.name} alone, filled", f"{llm.llm_filled_accuracy:.2%} right with the small answer for none"),
             ("together", f"{llm.accuracy:.2%} right at {llm.cost_share:.1%} of the cost"),
             *([(f"{llm.second} too", f"{llm.second_share:.2%} of all")] if llm.second is not None else []),
+            *([("wrong answers cost", _losses(llm.losses))] if llm.losses is not None else []),
             ("gap recovered", "-" if recovered is None else f"{recovered:.0%}"),
             ("no answer", f"{llm.refused:,}"),
             ("as many at random", f"{llm.random.accuracy:.2%} right"),
             ("a perfect choice", f"{llm.oracle.accuracy:.2%} right at {llm.oracle.escalated_share:.1%} asked"),
         ]
     return lines
+
+
+def _losses(found: Losses) -> str:
+    """A text's, in the unit of the settings' costs."""
+    return f"{found.together:.4f} a text; small models alone {found.small:.4f}, LLM alone {found.llm:.4f}"

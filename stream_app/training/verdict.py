@@ -26,7 +26,14 @@ def verdict_of(made: TaskPolicy, llm: WithLlm | None) -> Verdict:
         return Verdict.NOT_NEEDED
     if llm is None or llm.escalated_llm_accuracy is None or llm.escalated_small_accuracy is None:
         return Verdict.NOT_KNOWN
-    return Verdict.HELPS if llm.accuracy > llm.small_accuracy else Verdict.NOT_NEEDED
+    return Verdict.HELPS if _better(llm) else Verdict.NOT_NEEDED
+
+
+def _better(llm: WithLlm) -> bool:
+    """By what wrong answers cost, where that was said; else by how many there are."""
+    if llm.losses is not None:
+        return llm.losses.together < llm.losses.small
+    return llm.accuracy > llm.small_accuracy
 
 
 def verdict(task: str, made: TaskPolicy, llm: WithLlm | None) -> str:
@@ -54,8 +61,11 @@ def because(made: TaskPolicy, llm: WithLlm | None) -> str:
         f"on these {llm.name} is right in {llm.escalated_llm_accuracy:.1%}, "
         f"the small model in {llm.escalated_small_accuracy:.1%}"
     )
-    if llm.accuracy <= llm.small_accuracy:
+    if not _better(llm):
         return f"{left}; {there}. The small model alone is as good."
+    if llm.losses is not None:
+        cost = f"{llm.losses.small:.4f} -> {llm.losses.together:.4f} a text, the LLM alone {llm.losses.llm:.4f}"
+        return f"{left}; {there}. What wrong answers cost: {cost}."
     return f"{left}; {there}. Accuracy {llm.small_accuracy:.1%} -> {llm.accuracy:.1%}."
 
 

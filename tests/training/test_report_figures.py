@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,21 +12,24 @@ from scipy.stats import binomtest
 
 from stream_app.routing.policy import Promised
 from stream_app.routing.promises import ErrorAtMost, MissedAtMost, WrongAtPrevalence
+from stream_app.settings import LabelCost
 from stream_app.training.beside_llm import beside_llm
 from stream_app.training.by_label import by_label
 from stream_app.training.calibrate import calibrate_task
 from stream_app.training.cut import Judged
+from stream_app.training.evaluate import helped
 from stream_app.training.kept import kept, measured_share
 from stream_app.training.recorded import RecordedRow
 from stream_app.training.report.family import decided, family, offsets_of
 from stream_app.training.report.front import Seen, front
+from stream_app.training.report.page import page
 from stream_app.training.report.reliability import reliability
 from stream_app.training.report.slices import Judgements, slices
 from stream_app.training.report.task_report import panels, task_report
 from stream_app.training.report.tradeoff import Answered, tradeoff
 from stream_app.training.shares import share
 from stream_app.training.verdict import Verdict
-from tests.training.test_calibrate import SERVED, TASK, TERMS, joined, made_up
+from tests.training.test_calibrate import BY_GAIN, SERVED, TASK, TERMS, joined, made_up, with_llms
 from tests.training.test_promised import MODERATION
 from tests.training.test_promised import SERVED as MODERATION_SERVED
 from tests.training.test_promised import TERMS as MODERATION_TERMS
@@ -294,3 +299,40 @@ def test_what_is_too_thin_is_named_with_the_rows_that_would_do():
     about = {one.about: one for one in report.thin}
     assert about["accepted test rows"].needed > about["accepted test rows"].rows
     assert any(one.about == "with big" and one.needed > one.rows for one in report.thin)
+
+
+def test_second_opinions_and_votes_count_as_an_evaluation_counts_them():
+    """The policy's point is what `helped` says of the same rows: votes weighed, the second's calls paid for."""
+    file, scores = made_up(8000, 21)
+    draw = np.random.default_rng(21)
+    other = {"positive": "negative", "negative": "positive"}
+    said = [[row.label if draw.random() < 0.85 else other[row.label] for row in file.rows] for _ in range(2)]
+    made = calibrate_task(TASK, [with_llms(file, *said)], SERVED, scores, replace(TERMS, llms=("big", "other")))
+    assert panels(made, ("big", "other")) == (("big", "other"),)
+    assert panels(made, ("big",)) == (("big",), ("other",))
+    for prices in ({}, {"other": 0.2}):
+        theirs = helped(made, ("big", "other"), prices)
+        report = task_report("sentiment", "p@1", made, panels(made, ("big", "other")), prices)
+        (ours,) = report.tradeoffs
+        assert (ours.llm, ours.second) == ("big", "other")
+        assert ours.policy.accuracy.share == pytest.approx(theirs.accuracy)
+        assert ours.policy.cost_share == pytest.approx(theirs.cost_share)
+        assert ours.policy.cost_share > ours.policy.escalated_share
+        assert ours.llm_alone.accuracy.share == pytest.approx(theirs.llm_accuracy)
+        assert sum(one.recall.hits for one in report.labels) == ours.policy.accuracy.hits
+
+
+@pytest.mark.parametrize(("accuracy", "found"), [(0.5, Verdict.NOT_NEEDED), (0.95, Verdict.HELPS)])
+def test_where_gain_alone_decides_the_verdict_is_by_what_wrong_answers_cost(accuracy, found):
+    """A task with costs and no target is not "not good enough" for want of a certificate."""
+    file, scores = made_up(6000, 24, llm_accuracy=accuracy)
+    task = BY_GAIN.model_copy(update={"costs": {"positive": LabelCost(missed=9.0, false_alarm=1.0)}})
+    made = calibrate_task(task, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    report = task_report("sentiment", "p@1", made, panels(made, ("big",)))
+    assert (report.verdict, report.by_gain, report.promises, report.kept) == (found, True, (), ())
+    truth = np.array([row.label == "positive" for row in made.test])
+    said = made.routed.label == 1
+    by_hand = (9.0 * (truth & ~said) + 1.0 * (~truth & said)).mean()
+    assert report.losses.small == pytest.approx(by_hand)
+    assert (report.losses.together < report.losses.small) == (found is Verdict.HELPS)
+    assert "What wrong answers cost" in page("costs", "now", [report])

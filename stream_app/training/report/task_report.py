@@ -17,7 +17,7 @@ from stream_app.routing.promises import NOT_ACCEPTED, counts_of
 from stream_app.routing.votes import NO_ANSWER
 from stream_app.training.by_label import LabelOutcome, by_label
 from stream_app.training.calibrate import Calibrated
-from stream_app.training.evaluate import helped
+from stream_app.training.evaluate import Losses, helped
 from stream_app.training.kept import Kept, kept
 from stream_app.training.report.bounds import PromiseSteps, promise_steps
 from stream_app.training.report.front import Front
@@ -56,6 +56,7 @@ class TaskReport:
     verdict: Verdict
     because: str
     by_gain: bool
+    losses: Losses | None
     coverage: Share
     accepted_wrong: Share
     small: Share
@@ -114,6 +115,7 @@ def task_report(
         policy=policy,
         made=made.task,
         verdict=verdict_of(made.task, help_of_first),
+        losses=None if help_of_first is None else help_of_first.losses,
         by_gain=not promises_anything(made.task),
         because=because(made.task, help_of_first),
         coverage=share_of(accepted),
