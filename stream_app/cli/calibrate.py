@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from stream_app.classify.triton import TritonModels
+from stream_app.cli.calibration_report import report_path, write_report
 from stream_app.cli.configured import configured
 from stream_app.cli.recorded_llms import with_recorded_llms
 from stream_app.cli.scoring_bar import scoring_bar
@@ -39,6 +40,11 @@ from stream_app.training.verdict import verdict
 )
 @click.option("--each-file", is_flag=True, help="Certify in every FILE by itself: holds for any mixture of them.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The policy file.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the report, one HTML page.  [default: beside the policy, .report.html]",
+)
 @configured
 def calibrate(
     settings: Settings,
@@ -50,6 +56,7 @@ def calibrate(
     delta: float,
     each_file: bool,
     out: Path,
+    report: Path | None,
 ) -> None:
     """Certify what each task promises on labelled texts (JSON Lines, .gz too) and write the policy.
 
@@ -58,6 +65,7 @@ def calibrate(
     is carried on: other tasks stay, its version rises.
     """
     tasks = calibrated_tasks(settings, names)
+    report, finished = report_path(report, out), dict[str, Calibrated]()
     policy = load_policy(out.read_bytes(), str(out)) if out.exists() else None
     certified = sum(not task.by_hand for task in settings.tasks)
     terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llms, prices)
@@ -65,10 +73,12 @@ def calibrate(
         recorded = [read_recorded(file, task.name, half) for file in files]
         made = asyncio.run(_calibrate(settings, task, recorded, terms))
         policy = merged(policy, _name(out), task.name, made.task, terms.made_at)
+        finished[task.name] = made
         _show(task.name, made, terms)
     if policy is not None:
         _write(out, policy)
         click.echo(f"\nPolicy {policy.ref} is in {out}")
+        write_report(report, policy, finished, terms)
     click.echo('Next: name it in shunt.toml ([policy] file = "..."), then shunt run')
 
 

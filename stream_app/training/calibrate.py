@@ -6,6 +6,7 @@ confidence: what is certified is the task as a whole, whichever tier accepted.
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -36,6 +37,7 @@ from stream_app.routing.promises import NOT_ACCEPTED, counts_of
 from stream_app.routing.votes import Seen
 from stream_app.settings import Task
 from stream_app.training.cut import Cut, Judged, accepted_as, certified_cut, cuts_of, planned_cuts
+from stream_app.training.evidence import Evidence
 from stream_app.training.gain import GAIN_COVERAGE
 from stream_app.training.gate import gain_cuts, gate_offsets
 from stream_app.training.held_share import held_share, share_cuts
@@ -71,11 +73,16 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A finished task: its policy, and how its test rows were routed."""
+    """A finished task: its policy, how its test rows were routed, and what it was made from.
+
+    `ms_a_text` says how long each model took, by its name, where Triton was asked here.
+    """
 
     task: TaskPolicy
     test: Sequence[RecordedRow]
     routed: Routed
+    evidence: Evidence
+    ms_a_text: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def calibrate_task(
@@ -172,7 +179,21 @@ def calibrate_task(
         votes=rule,
         share=held_share(task.escalate_max, cut, judged, inside, parts.calibration),
     )
-    return Calibrated(made, test, routed)
+    evidence = Evidence(
+        rows=rows,
+        parts=parts,
+        samples=samples,
+        truth=truth,
+        inside=inside,
+        known_share=_known_share(task, scores),
+        scores=scores,
+        tiers=tiers,
+        promises=promises,
+        delta=terms.delta,
+        cuts=cuts,
+        cut=cut,
+    )
+    return Calibrated(made, test, routed, evidence)
 
 
 def _gain_cut(
@@ -251,8 +272,12 @@ async def calibrate_on(
     rows = [row for file in files for row in file.rows]
     label_indexes(rows, served[task.models[0]].labels)  # a file of another task is told before it is scored
     texts = [row.text for row in rows]
-    scores = {name: await score(models, model, texts, progress) for name, model in served.items()}
-    return calibrate_task(task, files, served, scores, terms)
+    scores, ms_a_text = dict[str, Scores](), dict[str, float]()
+    for name, model in served.items():
+        began_s = time.perf_counter()
+        scores[name] = await score(models, model, texts, progress)
+        ms_a_text[name] = 1000 * (time.perf_counter() - began_s) / len(texts)
+    return replace(calibrate_task(task, files, served, scores, terms), ms_a_text=ms_a_text)
 
 
 def merged(policy: Policy | None, name: str, task: str, made: TaskPolicy, made_at: str) -> Policy:

@@ -12,6 +12,7 @@ import numpy as np
 
 from stream_app.routing.decide import Route, Routed
 from stream_app.routing.models import IndexArray
+from stream_app.routing.payoff import Payoff
 from stream_app.routing.policy import Certificate
 from stream_app.routing.votes import NO_ANSWER
 from stream_app.training.asked import Asked
@@ -54,6 +55,16 @@ class WithLlm:
     performance_gap_recovered: float | None
     random: Baseline
     oracle: Baseline
+    losses: "Losses | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What wrong answers cost a text, in the unit of the task's costs; `llm` is the first's, gaps filled."""
+
+    together: float
+    small: float
+    llm: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,7 @@ def evaluation(
     tiers: int,
     certificate: Certificate | None,
     asked: Asked | None,
+    payoff: Payoff | None = None,
 ) -> Evaluation:
     """Fold routed rows into figures."""
     right, accepted = routed.label == truth, routed.accepted
@@ -100,7 +112,7 @@ def evaluation(
         target_error=target,
         certified_bound=certificate.error_bound if certificate else None,
         bound_held=None if target is None or error is None else error <= target,
-        llm=None if asked is None else with_llm(asked, rows, routed, truth),
+        llm=None if asked is None else with_llm(asked, rows, routed, truth, payoff),
     )
 
 
@@ -141,7 +153,9 @@ def _degraded_reason(row: RecordedRow, heard: Sequence[str]) -> str:
     return "refused" if row.answer_of(heard[0]) is None else "invalid_answer"
 
 
-def with_llm(asked: Asked, rows: Sequence[RecordedRow], routed: Routed, truth: IndexArray) -> WithLlm:
+def with_llm(
+    asked: Asked, rows: Sequence[RecordedRow], routed: Routed, truth: IndexArray, payoff: Payoff | None = None
+) -> WithLlm:
     """The figures of accepting what was accepted and taking what the LLMs' answers come to for the rest."""
     recorded, escalated = asked.recorded, ~routed.accepted
     small_right, llm_right = routed.label == truth, recorded.answers[0] == truth
@@ -168,7 +182,16 @@ def with_llm(asked: Asked, rows: Sequence[RecordedRow], routed: Routed, truth: I
         performance_gap_recovered=(accuracy - small) / (alone - small) if alone > small else None,
         random=Baseline(share, (1 - share) * small + share * float(filled.mean())),
         oracle=Baseline(rescued / len(rows), small + rescued / len(rows)),
+        losses=None if payoff is None else _losses(payoff, asked, routed, truth),
     )
+
+
+def _losses(payoff: Payoff, asked: Asked, routed: Routed, truth: IndexArray) -> Losses:
+    given = asked.recorded.answers[0]
+    together = np.where(routed.accepted, routed.label, asked.voted.label)
+    alone = np.where(given == NO_ANSWER, routed.label, given)
+    costs = [float(payoff.cost(truth, answer).mean()) for answer in (together, routed.label, alone)]
+    return Losses(*costs)
 
 
 def helped(made: Calibrated, llms: Sequence[str], prices: Mapping[str, float]) -> WithLlm | None:
@@ -179,4 +202,5 @@ def helped(made: Calibrated, llms: Sequence[str], prices: Mapping[str, float]) -
     rows, labels = [made.test[int(row)] for row in known], made.task.labels
     recorded, routed = Recordings.of(llms, rows, labels, prices), made.routed.rows(known)
     truth = np.array(label_indexes(rows, labels), np.intp)
-    return with_llm(Asked.of(recorded, made.task.votes, rows, routed), rows, routed, truth)
+    payoff = Payoff.of(labels, made.task.costs)
+    return with_llm(Asked.of(recorded, made.task.votes, rows, routed), rows, routed, truth, payoff)

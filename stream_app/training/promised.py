@@ -48,13 +48,13 @@ def promises_of(task: Task, labels: tuple[str, ...], truth: IndexArray) -> list[
         if here not in stated:
             made.append(ErrorAtMost(1 - least, (here,)))
         else:
-            made.append(WrongAtPrevalence(1 - least, here, stated[here], _mix(here, stated, counts)))
+            made.append(WrongAtPrevalence(1 - least, here, stated[here], mix_of(here, stated, counts)))
     made += [MissedAtMost(most, index[label]) for label, most in task.miss_max.items()]
     return made
 
 
-def _mix(label: int, stated: dict[int, float], counts: IndexArray) -> dict[int, float]:
-    """The other labels' parts of the other traffic: as stated, the rest as in the sample."""
+def mix_of(label: int, stated: dict[int, float], counts: IndexArray) -> dict[int, float]:
+    """The other labels' parts of the other traffic, adding up to 1: as stated, the rest as in the sample's counts."""
     rest = 1 - sum(stated.values())
     unstated = sum(int(count) for place, count in enumerate(counts) if place not in stated)
     parts = {

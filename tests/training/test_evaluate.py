@@ -135,8 +135,47 @@ def test_the_command_on_the_real_triton(stack, tmp_path):
     assert found["accuracy"] == found["small_accuracy"] == pytest.approx(885 / 900)
     assert found["llm_accuracy"] == pytest.approx(885 / 900)
     assert found["bound_held"] is True
+    assert {label: one["rows"] for label, one in found["by_label"].items()} == {"negative": 240, "positive": 660}
+    assert found["by_label"]["positive"]["small_precision"]["share"] == pytest.approx(660 / 675)
+    assert found["by_label"]["negative"]["missed"]["hits"] == 15
+    assert [(one["what"], one["share_max"], one["held"]) for one in found["promises"]] == [("wrong", 0.05, True)]
+    assert found["to_llm"]["difference"] == found["to_small"]["difference"] == 0
+    assert (found["unanswered"], found["llm_filled_accuracy"]) == (0, found["llm_accuracy"])
     assert len(out.read_text().splitlines()) == 900
     shown = CliRunner().invoke(shunt, asked, catch_exceptions=False)
     assert "big alone" in shown.stdout
+    assert "against the LLM alone" in shown.stdout
+    assert "negative (240)" in shown.stdout
     half = CliRunner().invoke(shunt, [*common, "evaluate", str(data), "--policy", str(policy), "--half", "A"])
     assert half.exit_code == 0
+
+
+def test_the_cost_counts_longer_prompts_and_audits(stack, tmp_path):
+    """Against plain prompts about all rows: what is escalated, its prompts' greater length, and what is audited."""
+    rows = [*scripted_rows(900), *({"id": f"u{n}", "text": f"unsure {n}", "label": "negative"} for n in range(300))]
+    rows = [{**row, "prompt_chars": 400, "llm": {"big": row["label"]}} for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for hint in ("true", "false"):
+        (tmp_path / f"{hint}.toml").write_text(
+            f'[triton]\nurl = "{stack.triton_grpc}"\n[[tasks]]\nname = "mood"\ntiers = ["scripted"]\n'
+            f"target_error = 0.05\n[llm]\nhint = {hint}\n"
+        )
+
+    def run(command, *arguments, hint="false"):
+        asked = ["--config", str(tmp_path / f"{hint}.toml"), command, str(tmp_path / "rows.jsonl"), *arguments]
+        ran = CliRunner().invoke(shunt, asked, catch_exceptions=False)
+        assert ran.exit_code == 0
+        return ran.stdout
+
+    run("calibrate", "--out", str(tmp_path / "policy.json"))
+    evaluate = ("evaluate", "--policy", str(tmp_path / "policy.json"), "--llm", "big", "--json")
+    plain, audited, hinted = (
+        json.loads(run(*evaluate)),
+        json.loads(run(*evaluate, "--audit-share", "0.1")),
+        json.loads(run(*evaluate, hint="true")),
+    )
+    assert plain["escalated_share"] == plain["cost_share"] == pytest.approx(0.25)
+    assert audited["cost_share"] == pytest.approx(0.25 + 0.1 * 0.75)
+    assert 0.25 < hinted["cost_share"] < 0.4, "a hint takes some of the hundred tokens of a prompt more"
+    assert plain["to_small"]["low"] > 0
+    assert plain["by_label"]["negative"]["escalated"]["hits"] == 300
