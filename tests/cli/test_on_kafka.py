@@ -149,6 +149,14 @@ def test_check_names_what_is_missing_and_what_to_change(pipeline: Pipeline, stac
     assert several.status == 1
     assert "✓ LLM 1" in several.out
     assert "✗ LLM 2" in several.out
+    own = f'[[llm.endpoints]]\nbase_url = "{llm_url}"\nmodel = "own"\nsecond_opinion = true\n'
+    own += "usd_per_million_input = 0\nusd_per_million_output = 0\n"
+    pipeline.write(triton=stack.triton_grpc, llm_url=llm_url, more=own)
+    twice = pipeline.shunt("check")
+    assert twice.status == 0, twice.out
+    assert "✓ LLM, second opinion" in twice.out
+    assert "! second opinion" in twice.out
+    assert "expects nothing of own beside gpt-4o-mini: it is never asked" in twice.out
     pipeline.write(triton=stack.triton_grpc, llm_url="https://llm.invalid/v1")
     assert "OPENAI_API_KEY" in pipeline.shunt("check").out
 
