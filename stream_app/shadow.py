@@ -187,7 +187,9 @@ class Shadow:
             )
 
         challenger, against, names = self._challenger, self.against, self._settings.kafka.names
-        deciders = deciding(self._settings) if challenger is None else challenging(self._settings, challenger)
+        deciders = (
+            deciding(self._settings, in_force=True) if challenger is None else challenging(self._settings, challenger)
+        )
         async with deciders as parts, live_finals(connection, names.decisions, against):
             outbox = Outbox(self._settings, self._codec, parts.routers, topics, parts.policy)
             decider = parts.decider(self._settings, self._metrics)

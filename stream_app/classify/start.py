@@ -17,7 +17,7 @@ from stream_app.classify.service import ClassifyLane
 from stream_app.classify.swapping import Swapper
 from stream_app.classify.triton import TritonModels
 from stream_app.codec import Codec
-from stream_app.errors import ModelUnavailable, SettingsError, StartError
+from stream_app.errors import KafkaUnreachable, ModelUnavailable, SettingsError, StartError
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.control_log import ControlLog, ControlVoice
 from stream_app.kafka.membership import Membership
@@ -71,13 +71,27 @@ def read_policy(settings: Settings) -> Policy | None:
 
 
 @asynccontextmanager
-async def deciding(settings: Settings) -> AsyncGenerator[Deciding]:
-    """Connects to Triton and compiles the policy file for the models it serves.
+async def deciding(settings: Settings, *, in_force: bool) -> AsyncGenerator[Deciding]:
+    """Connects to Triton and compiles the policy file for the models it serves; or the policy that is `in_force`.
 
     Raises StartError (Triton away, a model missing or another one than was calibrated) or SettingsError.
     """
+    policy = await policy_in_force(settings) if in_force else read_policy(settings)
     async with TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models:
-        yield await compiled(settings, models, read_policy(settings))
+        yield await compiled(settings, models, policy)
+
+
+async def policy_in_force(settings: Settings) -> Policy | None:
+    """What a worker that starts now would decide by: the file's where the control topic has none or is not there."""
+    connection = Connection(settings.kafka)
+    try:
+        if await connection.topics([settings.kafka.names.control]):
+            async with following(connection) as control:
+                if control.state.in_force is not None:
+                    return control.state.in_force.policy
+    except KafkaUnreachable:
+        pass  # whoever needs Kafka says so by himself
+    return read_policy(settings)
 
 
 @asynccontextmanager

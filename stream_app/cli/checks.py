@@ -102,7 +102,7 @@ async def _model(models: TritonModels, name: str) -> Finding:
 async def _tasks(settings: Settings) -> list[Finding]:
     """Labels, tiers and policy against the models that are served, as a worker sees them when it starts."""
     try:
-        async with deciding(settings) as parts:
+        async with deciding(settings, in_force=True) as parts:
             by = parts.policy or "thresholds by hand, not certified"
     except ShuntError as error:
         return [Finding("tasks and policy", "fails", error.one_line())]

@@ -54,7 +54,8 @@ def try_(ctx: click.Context, text: str, config: Path | None) -> None:
 
 
 async def _try(path: Path | None, text: str, screen: Console) -> None:
-    async with _settings(path, screen) as settings, deciding(settings) as parts:
+    own = path is not None or settings_path().is_file()
+    async with _settings(path, screen) as settings, deciding(settings, in_force=own) as parts:
         traced = await trace(settings, parts, text)
         screen.print(told(traced, settings))
 

@@ -258,6 +258,8 @@ def test_what_is_not_better_or_cannot_be_served_changes_nothing(place):
     assert control.candidate is None
     assert control.in_force.policy == worse
     assert control.in_force.forced == ("sentiment: certified coverage 70.0%, in force 80.0%",)
+    assert "sentiment: scripted@3" in place.shunt("check").stdout
+    assert place.shunt("try", "p=0.95").returncode == 0
     status = place.shunt("status")
     assert "policy        scripted@3, by promote at" in status.stdout
     assert "after scripted@1; forced: sentiment: certified coverage" in status.stdout
