@@ -32,9 +32,10 @@ from stream_app.routing.policy import Policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Task
 from stream_app.training.asked import Asked
-from stream_app.training.calibrate import Terms, calibrate_task
+from stream_app.training.calibrate import calibrate_task
 from stream_app.training.evaluate import with_llm
 from stream_app.training.evaluation import answer_rows
+from stream_app.training.fitted import Terms
 from stream_app.training.folder import weights_sha256_in
 from stream_app.training.paired import paired
 from stream_app.training.recorded import RecordedFile, label_indexes, read_recorded
@@ -68,14 +69,14 @@ class Candidate:
 
 
 CANDIDATES = (
-    Candidate("gpt, equality", {"escalate_max": 0.045}, (GPT,), 0.06, -1.0, low_min=-0.005),
-    Candidate("gpt, a fifth", {"target_error": 0.04}, (GPT,), 0.20, 0.006),
+    Candidate("gpt, equality", {"escalate_max": 0.054}, (GPT,), 0.06, -1.0, low_min=-0.005),
+    Candidate("gpt, a fifth", {"target_error": 0.05}, (GPT,), 0.20, 0.006),
     Candidate("gpt, headline cost", {"target_error": 0.035}, (GPT,), 0.3118, 0.009),
     Candidate("gpt, second opinion", {"escalate_max": 0.18}, (GPT, LLAMA), 0.3118, 0.0121),
     Candidate(
         "gpt, second opinion at a fifth", {"escalate_max": 0.22}, (GPT, LLAMA), 0.3118, 0.0121, prices={LLAMA: 0.2}
     ),
-    Candidate("llama, a tenth", {"escalate_max": 0.085}, (LLAMA,), 0.10, 0.015),
+    Candidate("llama, a tenth", {"escalate_max": 0.094}, (LLAMA,), 0.10, 0.015),
     Candidate("llama, a fifth", {"escalate_max": 0.175}, (LLAMA,), 0.20, 0.020),
 )
 

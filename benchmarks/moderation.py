@@ -34,9 +34,10 @@ from stream_app.routing.policy import Policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import LabelCost, Task
 from stream_app.training.asked import Asked
-from stream_app.training.calibrate import Calibrated, Terms, calibrate_task
+from stream_app.training.calibrate import Calibrated, calibrate_task
 from stream_app.training.evaluate import with_llm
 from stream_app.training.evaluation import answer_rows
+from stream_app.training.fitted import Terms
 from stream_app.training.paired import paired
 from stream_app.training.recorded import RecordedFile, label_indexes, read_recorded
 from stream_app.training.scoring import route_scored

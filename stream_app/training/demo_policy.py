@@ -20,8 +20,9 @@ from stream_app.local.demo.config import shipped_models_path, shipped_policy_pat
 from stream_app.local.stack import Stack
 from stream_app.routing.policy import Policy, dump_policy
 from stream_app.settings import Task
-from stream_app.training.calibrate import Terms, calibrate_on
+from stream_app.training.calibrate import calibrate_on
 from stream_app.training.evaluate import helped
+from stream_app.training.fitted import Terms
 from stream_app.training.recorded import Half, RecordedFile, read_recorded
 from stream_app.training.verdict import verdict
 

@@ -10,6 +10,8 @@ from stream_app.routing.decide import Tier
 from stream_app.routing.models import FloatArray, IndexArray, Scores
 from stream_app.routing.promises import Promise
 from stream_app.training.cut import Cut, Judged
+from stream_app.training.cutting import Cutting
+from stream_app.training.fitted import Fitted, known_share
 from stream_app.training.recorded import RecordedRow
 from stream_app.training.split import Parts
 
@@ -35,6 +37,26 @@ class Evidence:
     delta: float
     cuts: FloatArray
     cut: Cut | None
+
+    @classmethod
+    def of(
+        cls, fitted: Fitted, cutting: Cutting, tiers: Sequence[Tier], scores: Mapping[str, Scores], delta: float
+    ) -> "Evidence":
+        """What the two steps of a calibration saw. `tiers` are the fitted ones with their cuts."""
+        return cls(
+            rows=fitted.rows,
+            parts=fitted.parts,
+            samples=fitted.samples,
+            truth=fitted.truth,
+            inside=fitted.inside,
+            known_share=known_share(fitted.task, scores),
+            scores=scores,
+            tiers=tiers,
+            promises=fitted.promises,
+            delta=delta,
+            cuts=cutting.cuts,
+            cut=cutting.cut,
+        )
 
     @property
     def chosen(self) -> int | None:

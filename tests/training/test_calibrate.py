@@ -17,8 +17,9 @@ from stream_app.routing.policy import Policy, dump_policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.routing.votes import Opinions
 from stream_app.settings import LabelCost, Task
-from stream_app.training.calibrate import Terms, calibrate_task, merged
+from stream_app.training.calibrate import calibrate_task, merged
 from stream_app.training.evaluate import helped
+from stream_app.training.fitted import Terms
 from stream_app.training.recorded import RecordedFile, RecordedRow, read_recorded
 from stream_app.training.scoring import route_scored
 from stream_app.training.split import split

@@ -11,7 +11,8 @@ from stream_app.routing.policy import Policy, dump_policy, load_policy
 from stream_app.routing.promises import ErrorAtMost, MissedAtMost, WrongAtPrevalence
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Task
-from stream_app.training.calibrate import Terms, calibrate_task
+from stream_app.training.calibrate import calibrate_task
+from stream_app.training.fitted import Terms
 from stream_app.training.promised import promises_of
 from stream_app.training.recorded import RecordedFile, RecordedRow
 from stream_app.training.scoring import route_scored
