@@ -44,6 +44,7 @@ class Swapper:
     async def run(self, lane: ClassifyLane) -> None:
         """For ever. Raises SettingsError where a policy is in force that this worker's settings cannot decide by."""
         in_force = self._current.swap
+        log.info("worker %s decides by %s", self._name, self._current.policy or "thresholds by hand")
         await self._say(in_force)
         while True:
             await self._control.changed.wait()
