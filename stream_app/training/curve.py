@@ -1,6 +1,6 @@
 """The learning curve: how good a model is on rows it did not see, by the number of rows it was trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +95,9 @@ def learning_curve(gold: Gold, groups: Sequence[str], held_out: Mapping[int, Flo
     measured = [_Right(gold, held_out[size]) if one_of else _Precision(gold, held_out[size]) for size in sizes]
     even = np.ones((1, len(groups)))
     scores = [each.scores(even)[0] for each in measured]
-    drawn = np.stack([np.concatenate([each.scores(part) for part in _draws(groups, seed)]) for each in measured], 1)
+    drawn = np.concatenate(
+        [np.stack([each.scores(weights) for each in measured], 1) for weights in _draws(groups, seed)]
+    )
     bands = [_interval(drawn[:, at]) for at in range(len(sizes))]
     if one_of:
         wilson = [_wilson(score, len(groups)) for score in scores]
@@ -117,7 +119,7 @@ class _Right:
 
     def scores(self, weights: Floats) -> Floats:
         """For weights [draws, rows]."""
-        return weights @ self._right / weights.sum(axis=1)
+        return weights @ self._right / weights.sum(axis=1).clip(min=1e-9)
 
 
 class _Precision:
@@ -142,13 +144,16 @@ class _Precision:
         return np.nanmean(each, axis=0)
 
 
-def _draws(groups: Sequence[str], seed: int) -> list[Floats]:
-    """Weights of the rows in each draw, [draws, rows], in parts."""
+def _draws(groups: Sequence[str], seed: int) -> Iterator[Floats]:
+    """Weights of the rows in each draw, [draws, rows], in parts.
+
+    How often a group is drawn is Poisson, which for many groups is what drawing them with replacement comes to
+    (Hanley and MacGibbon, 2006), and far faster.
+    """
     names, owners = np.unique(np.asarray(groups), return_inverse=True)
     chance = np.random.default_rng(seed)
-    even = np.full(names.size, 1 / names.size)
-    parts = [chance.multinomial(names.size, even, size=_DRAWS_AT_ONCE) for _ in range(DRAWS // _DRAWS_AT_ONCE)]
-    return [part[:, owners].astype(np.float64) for part in parts]
+    for _ in range(DRAWS // _DRAWS_AT_ONCE):
+        yield chance.poisson(1.0, (_DRAWS_AT_ONCE, names.size))[:, owners].astype(np.float64)
 
 
 def _interval(drawn: Floats) -> tuple[float, float]:
