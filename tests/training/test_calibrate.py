@@ -475,5 +475,5 @@ def test_a_share_needs_a_policy_that_was_made_for_it():
     target = merged(None, "p", "sentiment", calibrate_task(TASK, files, SERVED, scores, TERMS).task, TERMS.made_at)
     with pytest.raises(SettingsError, match=r"made for target_error 0.05, the settings have none"):
         task_routers([SHARED], SERVED, target)
-    with pytest.raises(SettingsError, match="label so many that 1999 fall to calibration"):
+    with pytest.raises(SettingsError, match="too few to find the cut that escalates"):
         calibrate_task(Task(name="sentiment", tiers=SHARED.tiers, escalate_max=0.0005), files, SERVED, scores, TERMS)
