@@ -187,7 +187,8 @@ def _write(
 ) -> Trained:
     """Write the folder with its card; measured before it is there, so that it is never there without its figures."""
     held_out = gold.of(made.held_out_rows)
-    groups = [data.groups[row] for row in made.held_out_rows.tolist()]
+    every = data.groups
+    groups = [every[row] for row in made.held_out_rows.tolist()]
     curve = learning_curve(held_out, groups, made.held_out, recipe.seed) if made.held_out else None
     unseen = None
     if made.held_out and gold.kind is TaskKind.ANY_OF:
