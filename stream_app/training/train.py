@@ -200,7 +200,7 @@ def _write(
         for number, (title, rows) in enumerate(validation.items()):
             progress(f"measuring on {title}", number / len(validation))
             found[title] = _measured(folder, rows, gold)
-        described = Described(folder.name, task, gold, tuple(data.sources), recipe, found, unseen, curve)
+        described = Described(folder.name, task, gold, tuple(data.sources), recipe, found, unseen, curve, data.limits)
         if curve is not None and curve.gain is not None:
             write_plot(curve, folder.name, folder / "learning_curve.svg")
         (folder / "MODEL_CARD.md").write_text(model_card(described))
