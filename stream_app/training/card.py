@@ -31,6 +31,9 @@ _COMMON_LIMITS = """\
 * Its figures hold for texts like those above. Calibrate on your own labels before you accept its answers.
 * It learned the labels' own mistakes and tilt; it is no judge of people."""
 
+COLUMNS_MAX = 4
+"""Labels that a table of figures takes side by side."""
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
@@ -44,6 +47,8 @@ class Described:
     figures: Mapping[str, Figures | AnyOfFigures]
     held_out: AnyOfFigures | None
     curve: Curve | None
+    limits: Sequence[str] = ()
+    """What is to be said of this model beside what all of its form have in common, a line each."""
 
 
 def model_card(model: Described) -> str:
@@ -56,7 +61,7 @@ def model_card(model: Described) -> str:
     parts = [f"# {model.name}", "", what, "", *_data(model), "## Recipe", ""]
     parts += [f"* {setting}: {value}" for setting, value in asdict(model.recipe).items()]
     parts += ["", "## Figures", "", *_figures(model), *_curve(model.curve)]
-    parts += ["## Limits", "", _LIMITS[form], _COMMON_LIMITS]
+    parts += ["## Limits", "", *(f"* {line}" for line in model.limits), _LIMITS[form], _COMMON_LIMITS]
     return "\n".join(parts) + "\n"
 
 
@@ -104,7 +109,10 @@ def _curve(curve: Curve | None) -> list[str]:
 
 
 def _table(figures: Mapping[str, Figures]) -> list[str]:
-    labels = list(next(iter(figures.values())).by_label)
+    """A set a line, with its labels if they are few; many have a table of their own, for the first set."""
+    title, first = next(iter(figures.items()))
+    many = len(first.by_label) > COLUMNS_MAX
+    labels = list[str]() if many else list(first.by_label)
     heads = [
         "rows",
         "right",
@@ -117,4 +125,7 @@ def _table(figures: Mapping[str, Figures]) -> list[str]:
         each = [f"{found.by_label[label].precision:.3f} / {found.by_label[label].recall:.3f}" for label in labels]
         cells = [name, f"{found.rows:,}", f"{found.accuracy:.4f}", f"{found.log_loss:.4f}", *each]
         lines.append("| " + " | ".join([*cells, f"{found.known_share_low:.2f}"]) + " |")
+    if many:
+        lines += ["", f"| label, {title} | precision | recall |", "|---|---|---|"]
+        lines += [f"| {label} | {each.precision:.3f} | {each.recall:.3f} |" for label, each in first.by_label.items()]
     return lines

@@ -32,13 +32,14 @@ HOLD_OUT_FOLDS = 4
 class TrainingSet:
     """Rows and where they come from, for the card; `vocabulary` holds further texts in the model's languages.
 
-    `domains` names the domain of each row, where the rows come from several.
+    `domains` names the domain of each row, where the rows come from several; `limits` are lines for the card.
     """
 
     rows: Sequence[LabelledRow] | Sequence[MarkedRow]
     sources: Sequence[str]
     vocabulary: Sequence[str] = ()
     domains: Sequence[str] = ()
+    limits: Sequence[str] = ()
 
     @property
     def texts(self) -> list[str]:

@@ -187,7 +187,8 @@ def _write(
 ) -> Trained:
     """Write the folder with its card; measured before it is there, so that it is never there without its figures."""
     held_out = gold.of(made.held_out_rows)
-    groups = [data.groups[row] for row in made.held_out_rows.tolist()]
+    every = data.groups
+    groups = [every[row] for row in made.held_out_rows.tolist()]
     curve = learning_curve(held_out, groups, made.held_out, recipe.seed) if made.held_out else None
     unseen = None
     if made.held_out and gold.kind is TaskKind.ANY_OF:
@@ -199,7 +200,7 @@ def _write(
         for number, (title, rows) in enumerate(validation.items()):
             progress(f"measuring on {title}", number / len(validation))
             found[title] = _measured(folder, rows, gold)
-        described = Described(folder.name, task, gold, tuple(data.sources), recipe, found, unseen, curve)
+        described = Described(folder.name, task, gold, tuple(data.sources), recipe, found, unseen, curve, data.limits)
         if curve is not None and curve.gain is not None:
             write_plot(curve, folder.name, folder / "learning_curve.svg")
         (folder / "MODEL_CARD.md").write_text(model_card(described))
