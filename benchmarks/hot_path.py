@@ -52,8 +52,12 @@ async def fill(bootstrap: str, topic: str, records: int) -> None:
     """Creates the topics and writes the input."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    names = [topic, *(f"{topic}-{use}" for use in ("decisions", "escalations", "dlq", "review", "bare"))]
-    await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
+    names = [
+        topic,
+        *(f"{topic}-{use}" for use in ("decisions", "escalations", "dlq", "parked", "review", "bare")),
+    ]
+    compact = NewTopic(f"{topic}-control", 1, 1, topic_configs={"cleanup.policy": "compact"})
+    await admin.create_topics([*(NewTopic(name, PARTITIONS, 1) for name in names), compact])
     await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=512 * 1024, acks=1)
     await producer.start()

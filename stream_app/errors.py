@@ -8,6 +8,7 @@
     ├── UnreadableRecord       one record is not an event: a dead letter with its cause
     ├── ModelError             the small model could not answer
     │   ├── ModelUnavailable   retriable: Triton is away, loading, or the model's version is gone
+    │   │   └── ModelRetired   ... and the policy that named it decides no more: take the one in force
     │   └── ModelRefused       this batch fails for good: bisect it
     ├── LlmError               the LLM gave no usable answer (see `stream_app.escalate`)
     ├── MembershipLost         fenced, expelled, or a transaction timed out: drop the work and join again
@@ -77,6 +78,10 @@ class ModelUnavailable(ModelError):  # noqa: N818 - named for what happened
     """Triton is away, loading, or the pinned version is gone: pause and try again, never dead-letter."""
 
     retriable = True
+
+
+class ModelRetired(ModelUnavailable):
+    """It is away, and another policy is in force by now: what was not decided is decided by that one."""
 
 
 class ModelRefused(ModelError):  # noqa: N818 - named for what happened

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -122,18 +122,56 @@ class Decision:
     recommended_action: str | None = None
 
 
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What it costs to miss a label, and to answer it falsely, in a unit that all labels of a task share."""
+
+    missed: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    false_alarm: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+
+
+class Weighing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the votes of these LLMs are weighed together: a logit's weights (`stream_app.routing.votes`)."""
+
+    voters: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+class Expecting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How `llm` is expected to answer once the voters have: a logit's weights."""
+
+    llm: str
+    voters: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+class VoteRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What LLMs' votes count for a task, and when a second one is asked.
+
+    An LLM that stands in no `weighing` is obeyed. A second opinion is asked for where it is expected to add at least
+    `worth_min` to the chance of being right, or with `costs` to save so much. Weights of labels stand in the order of
+    the small model's probabilities.
+    """
+
+    weighing: tuple[Weighing, ...]
+    expecting: tuple[Expecting, ...] = ()
+    costs: dict[str, Cost] = {}
+    worth_min: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One unsure task inside an escalation.
 
     `labels` are those the LLM may answer (pruned, at least two), `probabilities` the small model's calibrated
-    ones over all labels, `small` the answer that stands if the LLM cannot be used.
+    ones over all labels, `small` the answer that stands if the LLM cannot be used. With `votes` an LLM's answer is
+    weighed, without it is obeyed.
     """
 
     task: str
     labels: tuple[str, ...]
     small: Answer
     because: EscalatedBecause
+    votes: VoteRule | None = None
 
 
 @dataclass(frozen=True, slots=True)

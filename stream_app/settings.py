@@ -47,6 +47,7 @@ class Topics(Section):
     dlq: TopicName | None = None
     parked: TopicName | None = None
     review: TopicName | None = None
+    control: TopicName | None = None
 
 
 class TopicNames(Section):
@@ -58,6 +59,7 @@ class TopicNames(Section):
     dlq: str
     parked: str
     review: str
+    control: str
 
 
 class Kafka(Section):
@@ -93,6 +95,7 @@ class Kafka(Section):
             dlq=self.topics.dlq or f"{self.input_topic}-dlq",
             parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
+            control=self.topics.control or f"{self.input_topic}-control",
         )
 
 
@@ -112,22 +115,73 @@ class Triton(Section):
     timeout_s: PositiveFloat = 10.0
 
 
+class LabelCost(Section):
+    """What it costs to miss a label, and to answer it falsely: any unit, the same for all labels of a task."""
+
+    missed: Annotated[float, Field(ge=0)] = 1.0
+    false_alarm: Annotated[float, Field(ge=0)] = 1.0
+
+
 class Task(Section):
-    """One question about every event, with a fixed label set and one dial."""
+    """One question about every event, with a fixed label set and one dial.
+
+    The dial is `target_error`, or `escalate_max`, or `threshold` by hand. Where labels matter differently,
+    `precision_min` (of what is accepted with a label, so much is truly of it) and `miss_max` (of what truly is of a
+    label, at most so much is accepted as something else) stand beside a target or in its place. Precision is that in
+    traffic of the stated `prevalence`. With `costs` the answer is the one expected to cost least; `costs` alone are a
+    dial too: nothing is promised then, and an event is escalated where that is expected to save more than
+    `asking_cost`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     labels: tuple[str, ...] | dict[str, str] | None = None
     """The labels, or a table label -> description for the prompt. Left out: what the first model serves."""
     tiers: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
     target_error: Share | None = None
+    escalate_max: Share | None = None
+    """The share of events that goes to the LLM, held whatever the traffic is like."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    precision_min: dict[str, Share] = Field(default_factory=dict)
+    miss_max: dict[str, Share] = Field(default_factory=dict)
+    prevalence: dict[str, Share] = Field(default_factory=dict)
+    """label -> its share of the traffic. Left out: as in the calibration sample."""
+    costs: dict[str, LabelCost] = Field(default_factory=dict)
+    """label -> what it costs to miss it, and to answer it falsely. A label that is not named costs nothing itself."""
+    asking_cost: Annotated[float, Field(ge=0)] = 0.0
+    """What asking the LLM about one event costs, in the unit of `costs`."""
 
     @model_validator(mode="after")
     def _one_dial(self) -> Task:
-        dials = [self.target_error, self.threshold]
-        if sum(dial is not None for dial in dials) != 1:
-            raise ValueError("give exactly one of target_error and threshold")
+        by_label = bool(self.precision_min or self.miss_max)
+        dials = {"target_error": self.target_error, "escalate_max": self.escalate_max, "threshold": self.threshold}
+        given = [name for name, value in dials.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}, not both")
+        if self.escalate_max is not None and by_label:
+            raise ValueError("a share that is held promises nothing: leave precision_min and miss_max out")
+        if self.threshold is not None and by_label:
+            raise ValueError("a threshold by hand promises nothing: leave precision_min and miss_max out")
+        if not given and not by_label and not self.costs:
+            raise ValueError(
+                "give target_error, or escalate_max, or threshold, or precision_min and miss_max for the labels that "
+                "matter, or costs"
+            )
+        if self.asking_cost and not self.costs:
+            raise ValueError("asking_cost is told in the unit of `costs`: give those too")
+        if sum(self.prevalence.values()) > 1:
+            raise ValueError("prevalence: the labels' shares add up to more than 1")
         return self
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it decides by a cut that nobody certified."""
+        return self.threshold is not None
+
+    @property
+    def by_gain(self) -> bool:
+        """Whether nothing is promised, and costs alone decide what is escalated."""
+        promised = self.target_error or self.precision_min or self.miss_max
+        return bool(self.costs) and not (self.by_hand or self.escalate_max or promised)
 
     @field_validator("labels")
     @classmethod
@@ -201,6 +255,8 @@ class Endpoint(Section):
     """Prices; left out, the dated default table of `stream_app.escalate.prices` must know the model."""
     json_schema: bool = True
     """False for an endpoint without structured output: JSON mode, validated by us."""
+    second_opinion: bool = False
+    """Asked after one of the others, where the policy expects that to be worth it; never in their place."""
 
 
 class Llm(Section):
@@ -230,7 +286,18 @@ class Llm(Section):
     enrichment: dict[str, Any] = Field(default_factory=dict)
     """The JSON Schema of an object that the LLM fills beside the labels; it becomes the decision's `enrichment`."""
     endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1, max_length=ENDPOINTS_MAX)] = (Endpoint(),)
-    """In the order of their use: the second answers while the first is away, and so on."""
+    """In the order of their use: the second answers while the first is away, and so on. A second opinion stands last,
+    wherever it was written."""
+
+    @property
+    def in_turn(self) -> tuple[Endpoint, ...]:
+        """The endpoints that stand in for each other, in their order."""
+        return tuple(endpoint for endpoint in self.endpoints if not endpoint.second_opinion)
+
+    @property
+    def second_opinion(self) -> Endpoint | None:
+        """The endpoint for second opinions, if there is one."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.second_opinion), None)
 
     @field_validator("endpoints")
     @classmethod
@@ -245,6 +312,20 @@ class Llm(Section):
                     "would be used twice: leave one out"
                 )
         return value
+
+    @field_validator("endpoints")
+    @classmethod
+    def _one_second_opinion(cls, value: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """Beside an ordinary endpoint, and of another model: votes are told apart by the model's name."""
+        second = [endpoint for endpoint in value if endpoint.second_opinion]
+        others = [endpoint for endpoint in value if not endpoint.second_opinion]
+        if not others:
+            raise ValueError("a second opinion needs an endpoint without second_opinion, whose answer comes first")
+        if len(second) > 1:
+            raise ValueError("one endpoint may be the second opinion, not several")
+        if any(endpoint.model == second[0].model for endpoint in others if second):
+            raise ValueError(f"{second[0].model} cannot be the second opinion on its own answers: name another model")
+        return (*others, *second)
 
 
 class Web(Section):

@@ -1,7 +1,8 @@
 """`shunt run --shadow`: decides like the hot path, in a group of its own, and publishes nothing.
 
 It says beforehand what Shunt would do with a topic: the share that would go to the LLM, what that would cost,
-and what would be a dead letter. Only the input topic must exist, and no LLM is called.
+and what would be a dead letter. Only the input topic must exist, and no LLM is called. With a challenger, a policy
+that is not in force, it says too how its decisions would compare with the live ones.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from stream_app.classify.against_live import AgainstLive, final_of, live_finals, place_of
+from stream_app.classify.in_force import Policing
 from stream_app.classify.outbox import Outbox
 from stream_app.classify.service import ClassifyLane
-from stream_app.classify.start import deciding
+from stream_app.classify.start import challenging, deciding
 from stream_app.codec import Codec, decode_dead_letter, decode_decision, timestamp_ms
 from stream_app.errors import StartError
 from stream_app.escalate.prices import price_of
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from stream_app.escalate.prices import Price
     from stream_app.escalate.prompt import Prompter, Request
     from stream_app.events import Outgoing
+    from stream_app.routing.policy import Policy
     from stream_app.settings import Settings, TopicNames
     from stream_app.telemetry import Metrics
 
@@ -125,10 +129,19 @@ class ShadowReport:
 class Shadow:
     """The hot path with an output that is only looked at. Ends after `limit` records, or when asked to.
 
-    What the LLM would have cost is reckoned at the first endpoint's price.
+    What the LLM would have cost is reckoned at the first endpoint's price. A `challenger` decides instead of the
+    settings' policy; Triton is asked to serve its models beside those in use.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, *, limit: int | None, as_json: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        limit: int | None,
+        as_json: bool,
+        challenger: Policy | None = None,
+    ) -> None:
         quiet = settings.decisions.model_copy(update={"provisional": False})
         batch_max = min(settings.classify.batch_records_max, limit or settings.classify.batch_records_max)
         small = settings.classify.model_copy(update={"batch_records_max": batch_max})
@@ -141,6 +154,8 @@ class Shadow:
         self._price: Price = price_of(settings.llm.endpoints[0])
         self._enough = asyncio.Event()
         self.report = ShadowReport()
+        self._challenger = challenger
+        self.against = None if challenger is None else AgainstLive()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` or the limit, then print the report. Raises StartError or SettingsError."""
@@ -151,7 +166,11 @@ class Shadow:
         finally:
             for task in (asked, telling):
                 task.cancel()
-        click.echo(orjson.dumps(self.report.told()) if self._as_json else "\n".join(self.report.lines()))
+        told, lines = self.report.told(), self.report.lines()
+        if self.against is not None and self._challenger is not None:
+            told |= {"challenger": self._challenger.ref, "against_live": self.against.told()}
+            lines += self.against.lines(self._challenger.ref)
+        click.echo(orjson.dumps(told) if self._as_json else "\n".join(lines))
 
     async def _decide(self) -> None:
         connection = Connection(self._settings.kafka)
@@ -167,10 +186,15 @@ class Shadow:
                 make_output=lambda *args, **kwargs: LookedAt(self._see, *args, **kwargs),
             )
 
-        async with deciding(self._settings) as parts:
+        challenger, against, names = self._challenger, self.against, self._settings.kafka.names
+        deciders = (
+            deciding(self._settings, in_force=True) if challenger is None else challenging(self._settings, challenger)
+        )
+        async with deciders as parts, live_finals(connection, names.decisions, against):
             outbox = Outbox(self._settings, self._codec, parts.routers, topics, parts.policy)
             decider = parts.decider(self._settings, self._metrics)
-            lane = ClassifyLane(self._settings, self._codec, decider, outbox, self._metrics, membership)
+            policing = Policing(decider, outbox, parts.policy)
+            lane = ClassifyLane(self._settings, self._codec, policing, self._metrics, membership)
             await lane.run(self._enough)
 
     def _see(self, outgoing: Sequence[Outgoing]) -> None:
@@ -192,11 +216,16 @@ class Shadow:
             report.because[escalated.escalation.asks[0].because] += 1
             report.cost_nusd += self._cost_nusd(self._prompter.render(escalated.escalation, event))
             report.stamp(event.source.timestamp_ms)
+            if self.against is not None:
+                self.against.would_be(event.source.ref, None)
         elif record.value is None:
             report.tombstones += 1
         else:
+            decision = decode_decision(record.value)
             report.accepted += 1
-            report.stamp(timestamp_ms(decode_decision(record.value).source.timestamp))
+            report.stamp(timestamp_ms(decision.source.timestamp))
+            if self.against is not None:
+                self.against.would_be(place_of(decision), final_of(decision).labels)
 
     def _cost_nusd(self, request: Request) -> int:
         """The estimate for one call: the rendered prompt, and an answer with the longest allowed labels."""

@@ -180,6 +180,9 @@ class Metrics:
             "llm_token_estimate_bias", "Mean of (estimated - counted) / counted tokens, lately.", "endpoint"
         )
         self._llm_circuit = self._gauge("llm_circuit_open", "1 while an endpoint is held to be away.", "endpoint")
+        self._second = self._count(
+            "second_opinions", "Second opinions that were worth asking for, by what became of them.", "result"
+        )
         self._loop_lag = self._time("event_loop_lag_seconds", "A timer's delay.", LOOP_LAG_BUCKETS_S)
         self.latency = BatchHistogram(
             "shunt_decision_latency_seconds",
@@ -349,6 +352,10 @@ class Metrics:
         """By what part of what was counted the token estimates are off, either way and on balance."""
         self._llm_error.labels(endpoint).set(error)
         self._llm_bias.labels(endpoint).set(bias)
+
+    def second_opinion(self, result: str) -> None:
+        """One was worth asking for: it `changed` an answer or was the `same`, or why the first's stands."""
+        self._second.labels(result).inc()
 
     def llm_circuit(self, endpoint: str, *, is_open: bool) -> None:
         """Whether calls are kept from the endpoint, but for a probe now and then."""

@@ -27,14 +27,18 @@ def write_settings(
     kafka: Mapping[str, Any] | None = None,
     llm: Mapping[str, Any] | None = None,
     endpoint: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
     **tables: Mapping[str, Any],
 ) -> Settings:
-    """Writes `shunt.toml`: topics and group `name`, one task by the model `scripted`. Gives what a worker reads."""
+    """Writes `shunt.toml`: topics and group `name`, one task by the model `scripted`. Gives what a worker reads.
+
+    `task` has its dial; left out, a threshold.
+    """
     topics = {"bootstrap_servers": bootstrap_servers, "group": name, "input_topic": name}
     written = [
         _table("[kafka]", {**topics, **(kafka or {})}),
         _table("[triton]", {"url": triton}),
-        _table("[[tasks]]", {"name": "sentiment", "tiers": ["scripted"], "threshold": 0.9}),
+        _table("[[tasks]]", {"name": "sentiment", "tiers": ["scripted"], **(task or {"threshold": 0.9})}),
         _table("[llm]", llm or {}),
         _table("[[llm.endpoints]]", {"base_url": llm_base_url, **(endpoint or {})}),
         *(_table(f"[{table}]", values) for table, values in tables.items()),

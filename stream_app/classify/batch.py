@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from stream_app.classify.holding import hold_shares
 from stream_app.classify.tally import Tally
 from stream_app.codec import Cause
-from stream_app.errors import UnreadableRecord
+from stream_app.errors import ModelRetired, UnreadableRecord
 from stream_app.events import Event, Outgoing
 
 if TYPE_CHECKING:
@@ -20,13 +22,16 @@ if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
     from stream_app.classify.batch_size import BatchSize
-    from stream_app.classify.deciding import Decider, Verdicts
+    from stream_app.classify.deciding import Verdicts
     from stream_app.classify.feed import Run
+    from stream_app.classify.in_force import Policing
     from stream_app.classify.outbox import Outbox
     from stream_app.codec import Codec
     from stream_app.telemetry import Metrics
 
     Record = ConsumerRecord[bytes | None, bytes | None]
+
+log = logging.getLogger(__name__)
 
 DECODE_CHUNK = 2_048
 """Records decoded before the event loop gets a turn: about 10 ms."""
@@ -61,15 +66,14 @@ class BatchWork:
     def __init__(
         self,
         codec: Codec,
-        decider: Decider,
-        outbox: Outbox,
+        policing: Policing,
         metrics: Metrics,
         size: BatchSize,
         now_ms: Callable[[], int],
     ) -> None:
         self._codec = codec
-        self._decider = decider
-        self._outbox = outbox
+        self.policing = policing
+        """The policy in force: the next batch is pinned to it."""
         self._metrics = metrics
         self._size = size
         self._now_ms = now_ms
@@ -80,7 +84,7 @@ class BatchWork:
         for run in runs:
             run.records = ()
         started_s = time.perf_counter()
-        extra = await self._decide(decoded)
+        extra = await self._decide_by_policy(decoded, runs)
         self._size.took(len(decoded.records), time.perf_counter() - started_s)
         return Outcomes(decoded.out, extra, decoded.tally)
 
@@ -99,7 +103,7 @@ class BatchWork:
     async def _decode_all(self, runs: list[Run]) -> Decoded:
         records = [record for run in runs for record in run.records]
         decoded = Decoded(records, [None] * len(records), [], [], Tally())
-        decode, out, tally = self._codec.decode, decoded.out, decoded.tally
+        decode, out, tally, outbox = self._codec.decode, decoded.out, decoded.tally, self.policing.outbox
         add_event, add_place = decoded.events.append, decoded.places.append
         for place, record in enumerate(records):
             if not place % DECODE_CHUNK:
@@ -108,27 +112,41 @@ class BatchWork:
             try:
                 item = decode(topic, partition, offset, stamp_ms, record.key, record.value, record.headers)
             except UnreadableRecord as error:
-                out[place] = self._outbox.unreadable(record, error)
+                out[place] = outbox.unreadable(record, error)
                 tally.dead[error.cause] += 1
                 continue
             if type(item) is Event:  # the only other kind is a tombstone; this is asked for every record
                 add_event(item)
                 add_place(place)
             else:
-                out[place] = self._outbox.tombstone(cast("Any", item))
+                out[place] = outbox.tombstone(cast("Any", item))
                 tally.tombstones += 1
         return decoded
 
-    async def _decide(self, decoded: Decoded) -> dict[int, Outgoing]:
+    async def _decide_by_policy(self, decoded: Decoded, runs: Sequence[Run]) -> dict[int, Outgoing]:
+        """Pinned to the policy in force; once more to the next, where a model went with the policy that named it.
+
+        Nothing of the batch has left by then.
+        """
+        while True:
+            pinned = self.policing
+            with pinned.pinned():
+                try:
+                    return await self._decide(decoded, runs, pinned)
+                except ModelRetired as gone:
+                    log.info("%d records are decided by the policy in force: %s", len(decoded.records), gone.message)
+
+    async def _decide(self, decoded: Decoded, runs: Sequence[Run], by: Policing) -> dict[int, Outgoing]:
         """Fills `decoded.out` for every event; gives the provisional decisions by place."""
         events, places, records = decoded.events, decoded.places, decoded.records
         if not events:
             return {}
-        verdicts = await self._decider.decide([event.text for event in events])
+        verdicts = await by.decider.decide([event.text for event in events])
+        verdicts = await hold_shares(runs, places, by.decider.routers, verdicts)
         at_ms = self._now_ms()
         rows = np.flatnonzero(verdicts.accepted).tolist()
         behind = records if len(places) == len(records) else [records[place] for place in places]
-        finals, tally = self._outbox.accepted(rows, events, behind, verdicts, at_ms)
+        finals, tally = by.outbox.accepted(rows, events, behind, verdicts, at_ms)
         tally.dead += decoded.tally.dead
         tally.tombstones = decoded.tally.tombstones
         decoded.tally = tally
@@ -137,11 +155,11 @@ class BatchWork:
         else:
             for row, final in zip(rows, finals, strict=True):
                 decoded.out[places[row]] = final
-        extra = self._not_accepted(decoded, verdicts, at_ms)
+        extra = self._not_accepted(decoded, verdicts, at_ms, by.outbox)
         self._note_latency(decoded, rows, at_ms)
         return extra
 
-    def _not_accepted(self, decoded: Decoded, verdicts: Verdicts, at_ms: int) -> dict[int, Outgoing]:
+    def _not_accepted(self, decoded: Decoded, verdicts: Verdicts, at_ms: int, outbox: Outbox) -> dict[int, Outgoing]:
         """Fills `decoded.out` for events that the small models are unsure of, and for those they refused."""
         extra: dict[int, Outgoing] = {}
         events, places, records, tally = decoded.events, decoded.places, decoded.records, decoded.tally
@@ -149,10 +167,10 @@ class BatchWork:
             place = places[row]
             if row in verdicts.refused:
                 cause = Cause("classify", "model_refused", "ModelRefused", verdicts.refused[row].message)
-                decoded.out[place] = self._outbox.dead(records[place], cause)
+                decoded.out[place] = outbox.dead(records[place], cause)
                 tally.dead["model_refused"] += 1
                 continue
-            escalated = self._outbox.escalated(row, events[row], records[place], verdicts, at_ms, tally)
+            escalated = outbox.escalated(row, events[row], records[place], verdicts, at_ms, tally)
             decoded.out[place] = escalated[0]
             if len(escalated) > 1:
                 extra[place] = escalated[1]

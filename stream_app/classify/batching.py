@@ -38,10 +38,14 @@ class Batching:
         self._next_start_s = 0.0
         self._turn = 0
 
-    def open(self, partition: OwnedPartition, owned: int) -> None:
-        """A queue for the partition, with its share of what may wait where `owned` partitions are owned."""
+    def open(self, partition: OwnedPartition, owned: int, levels: dict[str, float]) -> None:
+        """A queue for the partition, with its share of what may wait where `owned` partitions are owned.
+
+        `levels`: what its controllers had come to.
+        """
         records_max = max(SHARE_RECORDS_MIN, 2 * self._limits.batch_records_max // owned)
-        self._feeds[partition] = Feed(partition, records_max, max(SHARE_BYTES_MIN, WAITING_BYTES_MAX // owned))
+        bytes_max = max(SHARE_BYTES_MIN, WAITING_BYTES_MAX // owned)
+        self._feeds[partition] = Feed(partition, records_max, bytes_max, levels=levels)
 
     def wake(self) -> None:
         """Something has changed: records arrived, or a run has ended."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stream_app.classify.scoring import Scorer
     from stream_app.errors import ModelRefused
     from stream_app.routing.decide import Routed, TaskRouter
+    from stream_app.routing.holding import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,18 @@ class Verdicts:
     """What was decided about N texts.
 
     `routed` has one column set per task, in the order of the routers. `accepted` [N] marks the rows whose every
-    task was accepted; `refused` (row -> why) those a model will never answer, which are neither.
+    task was accepted; `refused` (row -> why) those a model will never answer, which are neither. `held` stands for
+    the tasks that hold a share, once they have: what each row was held against.
     """
 
     routed: tuple[Routed, ...]
     accepted: NDArray[np.bool_]
     refused: Mapping[int, ModelRefused]
+    held: tuple[Held | None, ...] = ()
+
+    def held_of(self, index: int) -> Held | None:
+        """What the share of that task made of the rows; None where it holds none."""
+        return self.held[index] if self.held else None
 
 
 class Decider:
@@ -38,8 +45,12 @@ class Decider:
         self.routers = routers
         self._scorer = scorer
 
+    def retire(self) -> None:
+        """Another policy is in force: what waits for a model of this one is given up, with ModelRetired."""
+        self._scorer.retired = True
+
     async def decide(self, texts: list[str]) -> Verdicts:
-        """Walks every task's tiers. Waits while Triton is away; raises nothing for it."""
+        """Walks every task's tiers. Waits while Triton is away; raises nothing for it but ModelRetired."""
         walks = await asyncio.gather(*(self._walk(router, texts) for router in self.routers))
         refused = {row: why for _, task_refused in walks for row, why in task_refused.items()}
         accepted = np.logical_and.reduce([routed.accepted for routed, _ in walks])

@@ -54,7 +54,7 @@ class Delivering:
             return
         started_s = time.perf_counter()
         try:
-            await partition.deliver(outgoing, run.next_offset)
+            await partition.deliver(outgoing, run.next_offset, run.metadata)
         except MembershipLost as loss:
             log.info("%d records of partition %d are dropped: %s", run.count, partition.number, loss)
             self._metrics.transaction("classify", "fenced", time.perf_counter() - started_s)

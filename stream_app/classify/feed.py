@@ -6,6 +6,10 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from stream_app.kafka import finished
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,20 +23,48 @@ if TYPE_CHECKING:
 class Run:
     """Consecutive records of one partition inside a batch, committed as `next_offset`.
 
-    `turn` comes when all before it in the partition have ended. `count` stays when the records are let go.
+    `turn` comes when all before it in the partition have ended. `count` stays when the records are let go. Where a
+    share is held, the run is *settled* once its records are decided: only then may the next one's be.
     """
 
-    __slots__ = ("count", "done", "feed", "next_offset", "records", "turn")
+    __slots__ = ("_levels", "before", "count", "done", "feed", "next_offset", "records", "settled")
 
-    def __init__(
-        self, feed: Feed, records: Sequence[Record], next_offset: int, turn: asyncio.Future[None] | None
-    ) -> None:
+    def __init__(self, feed: Feed, records: Sequence[Record], next_offset: int, before: Run | None) -> None:
         self.feed = feed
         self.records = records
         self.count = len(records)
         self.next_offset = next_offset
-        self.turn = turn
+        self.before = before
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._levels = dict(feed.levels)
+
+    @property
+    def turn(self) -> asyncio.Future[None] | None:
+        """Comes when all before it in the partition have ended; None where there are none."""
+        return None if self.before is None else self.before.done
+
+    @property
+    def metadata(self) -> str:
+        """What is committed beside its offset: what the controllers had come to at its end; empty without any."""
+        if not self._levels:
+            return ""
+        return finished.encode(self.next_offset, frozenset(), msgspec.json.encode(self._levels).decode())
+
+    async def settles(self) -> None:
+        """Returns when the run before it is settled, or has ended."""
+        if self.before is not None:
+            await asyncio.shield(self.before.settled)
+
+    def settle(self) -> None:
+        """Its records are decided: `feed.levels` are what its end is committed with."""
+        self._levels = dict(self.feed.levels)
+        self.end_settling()
+
+    def end_settling(self) -> None:
+        """Lets the next run of the partition be settled."""
+        if not self.settled.done():
+            self.settled.set_result(None)
 
 
 class Feed:
@@ -42,8 +74,17 @@ class Feed:
     it is paused already: nothing is ever dropped.
     """
 
-    def __init__(self, partition: OwnedPartition, records_max: int, bytes_max: int, runs_max: int = 2) -> None:
+    def __init__(
+        self,
+        partition: OwnedPartition,
+        records_max: int,
+        bytes_max: int,
+        runs_max: int = 2,
+        levels: dict[str, float] | None = None,
+    ) -> None:
         self.partition = partition
+        self.levels = levels or {}
+        """Task -> what the controller of its share has come to (`stream_app.classify.holding`)."""
         self.closing = False
         self.ran_at = 0
         """The turn of its last run: whose is lowest comes first."""
@@ -53,7 +94,7 @@ class Feed:
         self._waiting: deque[Record] = deque()
         self._value_bytes = 0
         self._runs = 0
-        self._last: asyncio.Future[None] | None = None
+        self._last: Run | None = None
 
     def put(self, records: Sequence[Record]) -> None:
         """Takes fetched records, and asks for no more once the bound is reached."""
@@ -103,8 +144,7 @@ class Feed:
         return self._line_up((), position)
 
     def _line_up(self, records: Sequence[Record], next_offset: int) -> Run:
-        run = Run(self, records, next_offset, self._last)
-        self._last = run.done
+        run = self._last = Run(self, records, next_offset, self._last)
         self._runs += 1
         return run
 
@@ -115,6 +155,8 @@ class Feed:
         self.broken = self.broken or not delivered
         self._runs -= 1
         run.done.set_result(None)
+        run.end_settling()
+        run.before = None  # or every run would hold all that were before it
 
     def close(self) -> None:
         """Takes nothing more, and forgets what waits: it was never committed."""
@@ -125,4 +167,4 @@ class Feed:
     async def drained(self) -> None:
         """Returns when every run under way has ended."""
         if self._last is not None:
-            await asyncio.shield(self._last)
+            await asyncio.shield(self._last.done)

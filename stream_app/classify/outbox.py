@@ -23,12 +23,14 @@ from stream_app.codec import (
 from stream_app.events import Answer, Ask, Decision, Escalation, Event, Kind, Outgoing, Source, Tombstone
 from stream_app.routing.action import recommended_action
 from stream_app.routing.decide import Route, TaskRouter
+from stream_app.routing.holding import Backing
 from stream_app.routing.prune import pruned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from aiokafka.structs import ConsumerRecord
+    from numpy.typing import NDArray
 
     from stream_app.classify.deciding import Verdicts
     from stream_app.errors import UnreadableRecord
@@ -64,20 +66,7 @@ class Outbox:
         self._kept_numbers = self._decisions.partitions if same else 0
         self._escalations, self._dlq = topics[names.escalations], topics[names.dlq]
         self._encoder = codec.finals(policy, self._recommend)
-        self._grades = [
-            tuple(
-                Grade(
-                    model=tier.ref,
-                    threshold=tier.threshold_of(label),
-                    policy=router.policy,
-                    certified=router.certified,
-                    uncertified_reason=router.uncertified_reason,
-                )
-                for tier in router.tiers
-                for label in range(len(router.labels))
-            )
-            for router in routers
-        ]
+        self._grades = [tuple(_grades(router)) for router in routers]
 
     # Records that are no events
 
@@ -133,17 +122,7 @@ class Outbox:
         if not rows:
             return [], tally
         where = np.asarray(rows, np.intp)
-        columns = [
-            SmallAnswers(
-                task=router.task,
-                labels=router.labels,
-                grades=grades,
-                label=routed.label[where],
-                grade=routed.tier[where].astype(np.intp) * len(router.labels) + routed.label[where],
-                probabilities=routed.probabilities[where],
-            )
-            for router, grades, routed in zip(self._routers, self._grades, verdicts.routed, strict=True)
-        ]
+        columns = [self._column(index, where, verdicts) for index in range(len(self._routers))]
         for column in columns:
             for index, count in enumerate(np.bincount(column.label, minlength=len(column.labels)).tolist()):
                 tally.answers[column.task, column.labels[index]] += count
@@ -159,6 +138,22 @@ class Outbox:
             if len(value) + len(event.key or b"") > roomy:
                 self._replace_oversized(outgoing, self._decisions, records[rows[len(outgoing) - 1]], tally)
         return outgoing, tally
+
+    def _column(self, index: int, rows: NDArray[np.intp], verdicts: Verdicts) -> SmallAnswers:
+        """One task's answers to `rows`, all accepted."""
+        router, routed, held = self._routers[index], verdicts.routed[index], verdicts.held_of(index)
+        tier = routed.tier[rows].astype(np.intp)
+        if held is not None:  # the grades are repeated for each backing
+            tier += held.backing[rows].astype(np.intp) * len(router.tiers)
+        return SmallAnswers(
+            task=router.task,
+            labels=router.labels,
+            grades=self._grades[index],
+            label=routed.label[rows],
+            grade=tier * len(router.labels) + routed.label[rows],
+            probabilities=routed.probabilities[rows],
+            cut=None if held is None else held.cut[rows],
+        )
 
     def _replace_oversized(self, outgoing: list[Outgoing], topic: TopicFound, record: Record, tally: Tally) -> None:
         """Replaces the last outgoing record by a dead letter if its topic will not take it."""
@@ -184,7 +179,9 @@ class Outbox:
                 sure[router.task] = answer
                 continue
             because = "out_of_domain" if route is Route.OUT_OF_DOMAIN else "unsure"
-            asks.append(Ask(router.task, self._labels_to_ask(router, answer, because), answer, because))
+            labels = self._labels_to_ask(router, answer, because)
+            votes = router.votes if because == "unsure" else None  # nothing is known of votes outside the domain
+            asks.append(Ask(router.task, labels, answer, because, votes))
             tally.escalated[router.task, because] += 1
         number = self.decisions_partition(event.source.partition, event.key)
         escalation = Escalation(
@@ -216,22 +213,24 @@ class Outbox:
 
     def _answer(self, index: int, row: int, verdicts: Verdicts) -> Answer:
         """What the small models say of a task, accepted or not."""
-        router, routed = self._routers[index], verdicts.routed[index]
+        router, routed, held = self._routers[index], verdicts.routed[index], verdicts.held_of(index)
+        label = int(routed.label[row])
+        backing = Backing.FLOOR if held is None else Backing(held.backing[row])
         tier = router.tiers[routed.tier[row]]
         route = Route(routed.route[row])
         probabilities = [round(float(share), 6) for share in routed.probabilities[row]]
         accepted = route is Route.ACCEPTED
         return Answer(
-            label=router.labels[routed.label[row]],
+            label=router.labels[label],
             confidence=round(float(routed.confidence[row]), 6),
             probabilities=dict(zip(router.labels, probabilities, strict=True)),
-            threshold=tier.threshold_of(int(routed.label[row])),
+            threshold=tier.threshold_of(label) if held is None else round(float(held.cut[row]), 6),
             decided_by="small",
             model=tier.ref,
-            certified=router.certified if accepted else False,
+            certified=router.certified and accepted and backing is Backing.FLOOR,
             policy=router.policy,
             escalated_because=None if accepted else ("out_of_domain" if route is Route.OUT_OF_DOMAIN else "unsure"),
-            uncertified_reason=router.uncertified_reason if accepted else None,
+            uncertified_reason=(router.uncertified_reason or backing.uncertified_reason) if accepted else None,
         )
 
     def _provisional_of(
@@ -257,6 +256,20 @@ class Outbox:
 
     def _recommend(self, labels: Sequence[str]) -> str | None:
         return recommended_action(self._actions, labels)
+
+
+def _grades(router: TaskRouter) -> Iterator[Grade]:
+    """A grade for each tier and label; where a share is held, all of them once for each backing."""
+    for backing in Backing if router.share is not None else (Backing.FLOOR,):
+        for tier in router.tiers:
+            for label in range(len(router.labels)):
+                yield Grade(
+                    model=tier.ref,
+                    threshold=tier.threshold_of(label),
+                    policy=router.policy,
+                    certified=router.certified and backing is Backing.FLOOR,
+                    uncertified_reason=router.uncertified_reason or backing.uncertified_reason,
+                )
 
 
 def _normalised(text: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from stream_app.errors import ModelRefused, ModelUnavailable
+from stream_app.errors import ModelRefused, ModelRetired, ModelUnavailable
 from stream_app.routing.models import Scores, ServedModel
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ class Scorer:
     """Asks the models in requests of at most `records_max`, sent side by side."""
 
     def __init__(self, models: Models, records_max: int, metrics: Metrics) -> None:
+        self.retired = False
+        """Another policy is in force: nobody waits for a model of this one any more."""
         self._models = models
         self._records_max = records_max
         self._metrics = metrics
 
     async def score(self, model: ServedModel, texts: Sequence[str]) -> Scored:
-        """Waits for as long as Triton is away or the model's version is gone; never raises for that.
+        """Waits for as long as Triton is away or the model's version is gone; never raises for that, but ModelRetired
+        once another policy is in force.
 
         A request that fails for good is halved until the record is found that the model refuses.
         """
@@ -79,6 +82,8 @@ class Scorer:
             except ModelUnavailable as error:
                 self._metrics.model_request(model.ref, "unavailable", time.perf_counter() - started_s)
                 self._metrics.waiting("classify", "Triton")
+                if self.retired:
+                    raise ModelRetired(error.message) from error
                 log.warning("%s waits: %s", model.ref, error.one_line())
             except ModelRefused:
                 self._metrics.model_request(model.ref, "refused", time.perf_counter() - started_s)

@@ -18,15 +18,16 @@ from stream_app.classify.batch import BatchWork
 from stream_app.classify.batch_size import BatchSize
 from stream_app.classify.batching import Batching
 from stream_app.classify.delivering import Delivering
+from stream_app.classify.holding import levels_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aiokafka.structs import ConsumerRecord
 
-    from stream_app.classify.deciding import Decider
     from stream_app.classify.feed import Feed, Run
-    from stream_app.classify.outbox import Outbox
+    from stream_app.classify.in_force import Policing
+    from stream_app.classify.swapping import Swapper
     from stream_app.codec import Codec
     from stream_app.kafka.membership import Membership
     from stream_app.kafka.owned import Committed, OwnedPartition
@@ -43,17 +44,18 @@ TICK_S = 0.5
 class ClassifyLane:
     """Owns the partitions of the input topic that the group gives it. Implements `LaneWork`.
 
-    `make_membership` gets this lane and gives its membership: tests put in one with a fault.
+    `make_membership` gets this lane and gives its membership: tests put in one with a fault. `swapper` brings other
+    policies into force.
     """
 
     def __init__(
         self,
         settings: Settings,
         codec: Codec,
-        decider: Decider,
-        outbox: Outbox,
+        policing: Policing,
         metrics: Metrics,
         make_membership: Callable[[ClassifyLane], Membership],
+        swapper: Swapper | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._input_topic = settings.kafka.input_topic
@@ -61,7 +63,8 @@ class ClassifyLane:
         self._feeds: dict[OwnedPartition, Feed] = {}
         size = BatchSize(settings.classify.batch_records_max)
         self._batching = Batching(settings, size, self._feeds)
-        self._batch_work = BatchWork(codec, decider, outbox, metrics, size, now_ms)
+        self._batch_work = BatchWork(codec, policing, metrics, size, now_ms)
+        self._swapper = swapper
         self._delivering = Delivering(metrics, self._batching.wake)
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._tasks: asyncio.TaskGroup | None = None
@@ -74,18 +77,27 @@ class ClassifyLane:
             async with asyncio.TaskGroup() as self._tasks:
                 pumping = self._tasks.create_task(self._pump())
                 ticking = self._tasks.create_task(self._tick())
+                beside = [] if self._swapper is None else [self._tasks.create_task(self._swapper.run(self))]
                 await self.membership.run(stop)
                 # What still works has lost its partitions: it would wait for Triton, and keep the worker from ending.
-                for task in (pumping, ticking, *self._working):
+                for task in (pumping, ticking, *beside, *self._working):
                     task.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+
+    def put_in_force(self, policing: Policing) -> Policing:
+        """The next batch is decided by it; what went before. Waits of batches for a model of that one end."""
+        before = self._batch_work.policing
+        self._batch_work.policing = policing
+        before.decider.retire()
+        return before
 
     # LaneWork
 
     def opened(self, partition: OwnedPartition, committed: Committed) -> None:
         """A queue for the partition."""
-        self._batching.open(partition, max(1, len(list(self.membership.owned))))
+        levels = levels_in(committed, partition.number)
+        self._batching.open(partition, max(1, len(list(self.membership.owned))), levels)
         self._metrics.committed("classify", partition.number, committed.offset)
 
     def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.classify.deciding import Decider
+from stream_app.classify.in_force import Policing
+from stream_app.classify.model_control import LOAD_WITHIN_S, ModelControl
 from stream_app.classify.outbox import Outbox
 from stream_app.classify.scoring import Scorer
 from stream_app.classify.service import ClassifyLane
+from stream_app.classify.swapping import Swapper
 from stream_app.classify.triton import TritonModels
 from stream_app.codec import Codec
-from stream_app.errors import ModelUnavailable, SettingsError, StartError
+from stream_app.errors import KafkaUnreachable, ModelUnavailable, SettingsError, StartError
 from stream_app.kafka.connection import Connection
+from stream_app.kafka.control_log import ControlLog, ControlVoice
 from stream_app.kafka.membership import Membership
 from stream_app.kafka.topics import require
 from stream_app.routing.policy import Policy, load_policy
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
     from stream_app.routing.models import ServedModel
     from stream_app.settings import Settings
     from stream_app.telemetry import Metrics
+
+
+CAUGHT_UP_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,41 +71,101 @@ def read_policy(settings: Settings) -> Policy | None:
 
 
 @asynccontextmanager
-async def deciding(settings: Settings) -> AsyncGenerator[Deciding]:
-    """Connects to Triton and compiles the policy for the models it serves.
+async def deciding(settings: Settings, *, in_force: bool) -> AsyncGenerator[Deciding]:
+    """Connects to Triton and compiles the policy file for the models it serves; or the policy that is `in_force`.
 
     Raises StartError (Triton away, a model missing or another one than was calibrated) or SettingsError.
     """
-    policy = read_policy(settings)
+    policy = await policy_in_force(settings) if in_force else read_policy(settings)
     async with TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models:
-        names = dict.fromkeys(name for task in settings.tasks for name in task.models)
-        served = {name: await _described(models, name, settings.triton.url) for name in names}
-        routers = task_routers(settings.tasks, served, policy)
-        yield Deciding(models, routers, policy.ref if policy is not None else None)
+        yield await compiled(settings, models, policy)
 
 
-async def _described(models: TritonModels, name: str, url: str) -> ServedModel:
+async def policy_in_force(settings: Settings) -> Policy | None:
+    """What a worker that starts now would decide by: the file's where the control topic has none or is not there."""
+    connection = Connection(settings.kafka)
     try:
-        return await models.describe(name)
-    except ModelUnavailable as error:
-        if await models.ready():
-            raise StartError(
-                f"Triton at {url} does not serve the model {name}",
-                advice="load it (--load-model), or correct `tiers` in [[tasks]]",
-            ) from error
+        if await connection.topics([settings.kafka.names.control]):
+            async with following(connection) as control:
+                if control.state.in_force is not None:
+                    return control.state.in_force.policy
+    except KafkaUnreachable:
+        pass  # whoever needs Kafka says so by himself
+    return read_policy(settings)
+
+
+@asynccontextmanager
+async def challenging(settings: Settings, challenger: Policy) -> AsyncGenerator[Deciding]:
+    """As `deciding`, by a policy that is not in force: Triton is asked to serve its models too, from now on."""
+    asked = {name for task in settings.tasks for name in task.models}
+    async with ModelControl.connect(settings.triton.url, LOAD_WITHIN_S) as models:
+        for name, weights in weights_of(challenger).items():
+            if name in asked:
+                await models.add(name, weights)
+        yield await compiled(settings, models, challenger)
+
+
+async def compiled(settings: Settings, models: TritonModels, policy: Policy | None) -> Deciding:
+    """The policy, compiled for the versions of the models that it names. Raises as `deciding` does."""
+    names = dict.fromkeys(name for task in settings.tasks for name in task.models)
+    versions = weights_of(policy)
+    served = {
+        name: await _described(models, name, next(iter(versions.get(name, {})), ""), settings.triton.url)
+        for name in names
+    }
+    routers = task_routers(settings.tasks, served, policy)
+    return Deciding(models, routers, policy.ref if policy is not None else None)
+
+
+def weights_of(policy: Policy | None) -> dict[str, dict[str, str]]:
+    """Model -> version -> the weights' sha-256, of all models that the policy names."""
+    found: dict[str, dict[str, str]] = {}
+    for task in policy.tasks.values() if policy is not None else ():
+        for member in (member for tier in task.tiers for member in tier.members):
+            found.setdefault(member.model, {})[member.version] = member.weights_sha256
+    return found
+
+
+async def _described(models: TritonModels, name: str, version: str, url: str) -> ServedModel:
+    """The model in that version; where only others are served, the newest: the policy says what it was made for."""
+    missing: ModelUnavailable | None = None
+    for wanted in dict.fromkeys((version, "")):
+        try:
+            return await models.describe(name, wanted)
+        except ModelUnavailable as error:
+            missing = error
+    if await models.ready():
         raise StartError(
-            f"no Triton answers at {url}", advice="start Triton, or correct [triton] url (the gRPC port)"
-        ) from error
+            f"Triton at {url} does not serve the model {name}",
+            advice="load it (--load-model), or correct `tiers` in [[tasks]]",
+        ) from missing
+    raise StartError(
+        f"no Triton answers at {url}", advice="start Triton, or correct [triton] url (the gRPC port)"
+    ) from missing
 
 
 @asynccontextmanager
 async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[ClassifyLane]:
-    """The hot path, ready for `run`. Raises StartError or SettingsError; nothing was consumed then."""
+    """The hot path, ready for `run`: it has read the control topic to its end, whose policy goes before the file.
+
+    Raises StartError or SettingsError; nothing was consumed then.
+    """
     connection = Connection(settings.kafka)
     topics = await require(connection)
-    async with deciding(settings) as parts:
-        codec = Codec(settings.events, settings.kafka.group)
-        outbox = Outbox(settings, codec, parts.routers, topics, parts.policy)
+    codec = Codec(settings.events, settings.kafka.group)
+    name = uuid.uuid4().hex[:12]
+    async with (
+        following(connection) as control,
+        TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models,
+    ):
+
+        async def police(policy: Policy | None, swap: str) -> Policing:
+            parts = await compiled(settings, models, policy)
+            outbox = Outbox(settings, codec, parts.routers, topics, parts.policy)
+            return Policing(parts.decider(settings, metrics), outbox, parts.policy, swap)
+
+        told = control.state.in_force
+        policing = await (police(read_policy(settings), "") if told is None else police(told.policy, told.swap))
         batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
 
         def membership(lane: ClassifyLane) -> Membership:
@@ -105,8 +174,29 @@ async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
                 topic=settings.kafka.input_topic,
                 group=group_of(settings),
                 work=lane,
-                reach=outbox.reach,
+                reach=policing.outbox.reach,
                 batch_bytes_max=batch_bytes_max,
+                name=name,
             )
 
-        yield ClassifyLane(settings, codec, parts.decider(settings, metrics), outbox, metrics, membership)
+        swapper = Swapper(control, ControlVoice(connection), name, policing, police)
+        yield ClassifyLane(settings, codec, policing, metrics, membership, swapper)
+
+
+@asynccontextmanager
+async def following(connection: Connection) -> AsyncGenerator[ControlLog]:
+    """The control topic, read to its end, and on. Raises StartError where that takes too long."""
+    control = ControlLog(connection)
+    reading = asyncio.create_task(control.follow())
+    try:
+        try:
+            async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
+                await control.caught_up.wait()
+        except TimeoutError as error:
+            raise StartError(
+                f"the control topic was not read within {CAUGHT_UP_WITHIN_S:.0f} s", advice="see the log"
+            ) from error
+        yield control
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})

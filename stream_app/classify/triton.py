@@ -31,6 +31,7 @@ _CHANNEL_OPTIONS: Final = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 
+WEIGHTS = "weights_sha256"
 SMALL_BATCH_RECORDS = 256
 IN_FLIGHT_MAX, IN_FLIGHT_MAX_SMALL = 4, 2
 """Requests to one model at a time. Four keep a fast model busy (two reach 93 % of its speed); a model that takes
@@ -92,7 +93,9 @@ class TritonModels:
         answer = await self._call(self._stub.ModelConfig, _protocol.ModelConfigRequest(name=model, version=newest))
         config = MessageToDict(answer.config, preserving_proto_field_name=True)
         check_shape(model, config)
-        sha256 = config.get("parameters", {}).get("weights_sha256", {}).get("string_value", "")
+        parameters = config.get("parameters", {})
+        own = parameters.get(weights_parameter(newest)) or parameters.get(WEIGHTS, {})
+        sha256 = own.get("string_value", "")
         if not sha256:
             raise StartError(
                 f"model {model} does not name its weights",
@@ -104,6 +107,7 @@ class TritonModels:
             labels=await self._labels(model, newest, _label_count(config)),
             weights_sha256=sha256,
             batch_records_max=int(config["max_batch_size"]),
+            kind=parameters.get("kind", {}).get("string_value", "one_of"),
         )
 
     async def infer(self, model: ServedModel, texts: Sequence[str | bytes]) -> Scores:
@@ -187,6 +191,11 @@ class TritonModels:
             raise ModelUnavailable(message, advice="is it running, and is the model loaded?") from error
         except aio.UsageError as error:  # the channel was closed while the call was being made
             raise ModelUnavailable(f"Triton at {self._url}: the connection is closed") from error
+
+
+def weights_parameter(version: str) -> str:
+    """The parameter that names the weights of one version, where a model has several."""
+    return f"{WEIGHTS}_{version}"
 
 
 def _request(model: str, version: str, texts: Sequence[str | bytes]) -> Any:

@@ -55,6 +55,8 @@ COMMANDS = (
     Listed("train", "stream_app.cli.train:train", "Make a Triton model from labelled texts."),
     Listed("calibrate", "stream_app.cli.calibrate:calibrate", "Make a policy that keeps a target error."),
     Listed("evaluate", "stream_app.cli.evaluate:evaluate", "Measure a policy on labelled texts."),
+    Listed("promote", "stream_app.cli.promote:promote", "Bring a better policy into force in every worker."),
+    Listed("rollback", "stream_app.cli.promote:rollback", "Bring the policy before it back into force."),
 )
 """In the order in which a person first needs them."""
 

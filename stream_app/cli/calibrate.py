@@ -9,14 +9,18 @@ from pathlib import Path
 import click
 
 from stream_app.classify.triton import TritonModels
+from stream_app.cli.calibration_report import report_path, write_report
 from stream_app.cli.configured import configured
+from stream_app.cli.recorded_llms import with_recorded_llms
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.errors import SettingsError
-from stream_app.routing.policy import Policy, TaskPolicy, dump_policy, load_policy
+from stream_app.events import VoteRule
+from stream_app.routing.policy import Policy, Promised, TaskPolicy, dump_policy, load_policy
 from stream_app.settings import Settings, Task
-from stream_app.training.calibrate import Calibrated, Terms, calibrate_on, merged
+from stream_app.training.calibrate import Calibrated, calibrate_on, merged
 from stream_app.training.evaluate import helped
+from stream_app.training.fitted import Terms
 from stream_app.training.recorded import Half, RecordedFile, read_recorded
 from stream_app.training.verdict import verdict
 
@@ -26,9 +30,7 @@ from stream_app.training.verdict import verdict
     "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE..."
 )
 @click.option("--task", "names", multiple=True, help="Which task the labels answer.  [default: the only one]")
-@click.option(
-    "--llm", help="Escalate where this model's recorded answers (field `llm`) are better, and say if it helps."
-)
+@with_recorded_llms
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups; test on the other.")
 @click.option(
     "--delta",
@@ -39,48 +41,61 @@ from stream_app.training.verdict import verdict
 )
 @click.option("--each-file", is_flag=True, help="Certify in every FILE by itself: holds for any mixture of them.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The policy file.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the report, one HTML page.  [default: beside the policy, .report.html]",
+)
 @configured
 def calibrate(
     settings: Settings,
     files: tuple[Path, ...],
     names: tuple[str, ...],
-    llm: str | None,
+    llms: tuple[str, ...],
+    prices: dict[str, float],
     half: Half | None,
     delta: float,
     each_file: bool,
     out: Path,
+    report: Path | None,
 ) -> None:
-    """Certify each task's target_error on labelled texts (JSON Lines, .gz too) and write the policy.
+    """Certify what each task promises on labelled texts (JSON Lines, .gz too) and write the policy.
 
     Rows need `text` and `label` (or `labels`: task -> label), and `group` where rows belong together. The rows
     are split in three: to calibrate confidence, to certify the cut, to test. A policy file that is there already
     is carried on: other tasks stay, its version rises.
     """
     tasks = calibrated_tasks(settings, names)
+    report, finished = report_path(report, out), dict[str, Calibrated]()
     policy = load_policy(out.read_bytes(), str(out)) if out.exists() else None
-    certified = sum(task.target_error is not None for task in settings.tasks)
-    terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llm)
+    certified = sum(not task.by_hand for task in settings.tasks)
+    terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llms, prices)
     for task in tasks:
         recorded = [read_recorded(file, task.name, half) for file in files]
         made = asyncio.run(_calibrate(settings, task, recorded, terms))
         policy = merged(policy, _name(out), task.name, made.task, terms.made_at)
-        _show(task.name, made, llm)
+        finished[task.name] = made
+        _show(task.name, made, terms)
     if policy is not None:
         _write(out, policy)
         click.echo(f"\nPolicy {policy.ref} is in {out}")
+        write_report(report, policy, finished, terms)
     click.echo('Next: name it in shunt.toml ([policy] file = "..."), then shunt run')
 
 
 def calibrated_tasks(settings: Settings, names: Sequence[str]) -> list[Task]:
-    """The tasks of these names, or the only one with a target_error. Raises SettingsError."""
-    by_name = {task.name: task for task in settings.tasks if task.target_error is not None}
+    """The tasks of these names, or the only one that is to be certified. Raises SettingsError."""
+    by_name = {task.name: task for task in settings.tasks if not task.by_hand}
     if not by_name:
-        raise SettingsError("no task has a target_error", advice="calibration certifies one: set it in the settings")
+        raise SettingsError(
+            "no task has anything to certify",
+            advice="set target_error, or escalate_max, or precision_min and miss_max",
+        )
     if not names and len(by_name) > 1:
         raise SettingsError(f"there are {len(by_name)} tasks", advice=f"say --task {' or --task '.join(by_name)}")
     for name in names:
         if name not in by_name:
-            raise SettingsError(f"no task {name} has a target_error", advice=f"there is {', '.join(by_name)}")
+            raise SettingsError(f"no task {name} is to be certified", advice=f"there is {', '.join(by_name)}")
     return [by_name[name] for name in (names or by_name)]
 
 
@@ -102,10 +117,10 @@ def _write(out: Path, policy: Policy) -> None:
     beside.replace(out)
 
 
-def _show(name: str, made: Calibrated, llm: str | None) -> None:
+def _show(name: str, made: Calibrated, terms: Terms) -> None:
     task = made.task
     click.echo("\n" + as_table((name, ""), policy_lines(task)))
-    click.echo("\n" + verdict(name, task, None if llm is None else helped(made, llm)))
+    click.echo("\n" + verdict(name, task, helped(made, terms.llms, terms.prices)))
 
 
 def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
@@ -119,16 +134,42 @@ def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
     for place, (tier, coverage) in enumerate(zip(task.tiers, measured.tier_coverage, strict=True), 1):
         pool = " + ".join(f"{member.weight:.2f} {member.model}:{member.version}" for member in tier.members)
         lines.append((f"tier {place}", f"{pool}{', isotonic' if tier.isotonic else ''}; accepts {coverage:.1%}"))
+    if task.share is not None:
+        lines.append(("share", f"{task.share.escalate_max:.1%} escalated, held; what is less sure is not certified"))
     if certificate is None or task.tiers[0].threshold is None:
-        lines.append(("certified", f"nothing at {task.target_error:.2%}"))
+        lines.append(("certified", "nothing"))
     else:
         seen = f"{certificate.wrong:,} of {certificate.accepted:,}; bound {certificate.error_bound:.2%}"
-        promise = f"at most {certificate.error_max:.2%} of the accepted are wrong, {1 - certificate.delta:.1%} sure"
-        promise += ", in each file" if certificate.each_file else ""
+        sure = f"{1 - certificate.delta:.1%} sure" + (", in each file" if certificate.each_file else "")
         own = task.tiers[0].label_thresholds or dict.fromkeys(task.labels, task.tiers[0].threshold)
-        lines.append(("cut", ", ".join(f"{label} {cut:.4f}" for label, cut in own.items())))
-        lines.append(("certified", f"{promise} ({seen})"))
+        cuts = (f"{label} {'never' if cut is None else f'{cut:.4f}'}" for label, cut in own.items())
+        lines.append(("cut", ", ".join(cuts)))
+        most = (
+            ""
+            if certificate.error_max is None
+            else f"at most {certificate.error_max:.2%} of the accepted are wrong, "
+        )
+        lines.append(("certified" if most else "wrong", f"{most}{sure} ({seen})"))
+        lines += [("certified", f"{_promised(one)}, {sure} (bound {one.bound:.2%})") for one in certificate.labels]
+    if task.votes is not None:
+        lines.append(("LLMs", _votes(task.votes)))
     lines.append(("on the test rows", f"{measured.coverage:.1%} accepted, {error} of them wrong"))
     lines.append(("small models alone", f"{measured.small_accuracy:.2%} right"))
     lines.append(("calibration error", f"{measured.expected_calibration_error:.4f} (15 bins)"))
     return lines
+
+
+def _votes(rule: VoteRule) -> str:
+    """What is made of LLMs' answers, in words."""
+    first = " and ".join(rule.weighing[0].voters)
+    if not rule.expecting:
+        return f"{first}'s vote is weighed"
+    return f"{first}'s vote is weighed; {rule.expecting[0].llm} asked too where that adds {rule.worth_min:.1%}"
+
+
+def _promised(one: Promised) -> str:
+    """A label's promise in words."""
+    if one.what == "missed":
+        return f"of what is {one.label} at most {one.share_max:.2%} is accepted as something else"
+    where = "" if one.prevalence is None else f" where {one.prevalence:.2%} of the traffic is"
+    return f"of what is accepted as {one.label} at most {one.share_max:.2%} is wrong{where}"

@@ -18,7 +18,11 @@ from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import differences, look_up, plan
 
 if TYPE_CHECKING:
-    from stream_app.settings import Endpoint, Settings
+    from collections.abc import Iterable
+
+    from stream_app.events import VoteRule
+    from stream_app.routing.decide import TaskRouter
+    from stream_app.settings import Endpoint, Llm, Settings
 
 State = Literal["ok", "note", "fails"]
 MARKS: dict[State, str] = {"ok": "✓", "note": "!", "fails": "✗"}
@@ -81,7 +85,7 @@ async def _triton(settings: Settings) -> list[Finding]:
         names = dict.fromkeys(name for task in settings.tasks for name in task.models)
         findings += await asyncio.gather(*(_model(models, name) for name in names))
     if all(finding.state == "ok" for finding in findings):
-        findings.append(await _tasks(settings))
+        findings += await _tasks(settings)
     return findings
 
 
@@ -95,25 +99,61 @@ async def _model(models: TritonModels, name: str) -> Finding:
     return Finding(f"model {name}", "ok", f"version {served.version}, labels {', '.join(served.labels)}")
 
 
-async def _tasks(settings: Settings) -> Finding:
+async def _tasks(settings: Settings) -> list[Finding]:
     """Labels, tiers and policy against the models that are served, as a worker sees them when it starts."""
     try:
-        async with deciding(settings) as parts:
+        async with deciding(settings, in_force=True) as parts:
             by = parts.policy or "thresholds by hand, not certified"
     except ShuntError as error:
-        return Finding("tasks and policy", "fails", error.one_line())
-    return Finding("tasks and policy", "ok", f"{', '.join(task.name for task in settings.tasks)}: {by}")
+        return [Finding("tasks and policy", "fails", error.one_line())]
+    fit = Finding("tasks and policy", "ok", f"{', '.join(task.name for task in settings.tasks)}: {by}")
+    return [fit, *votes(settings.llm, parts.routers)]
+
+
+def votes(llm: Llm, routers: Iterable[TaskRouter]) -> list[Finding]:
+    """Whether the policy knows the LLMs of the settings: whose votes it weighs, whose second opinion it expects."""
+    rules = {router.task: router.votes for router in routers if router.votes is not None}
+    found = [finding for task, rule in rules.items() for finding in _rule(f"votes, {task}", rule, llm)]
+    first, second = llm.endpoints[0].model, llm.second_opinion
+    if second is None:
+        return found
+    by = [task for task, rule in rules.items() if second.model in _expected(rule, first)]
+    if by:
+        return [*found, Finding("second opinion", "ok", f"{second.model} beside {first}, for {', '.join(by)}")]
+    why = f"the policy expects nothing of {second.model} beside {first}: it is never asked; run `shunt calibrate`"
+    return [*found, Finding("second opinion", "note", why)]
+
+
+def _rule(what: str, rule: VoteRule, llm: Llm) -> list[Finding]:
+    """What of a task's rule the settings make nothing of."""
+    first, found = llm.endpoints[0].model, list[Finding]()
+    if not any(one.voters == (first,) for one in rule.weighing):
+        known = ", ".join(one.voters[0] for one in rule.weighing if len(one.voters) == 1) or "no LLM alone"
+        why = f"the policy weighs votes of {known}: answers of {first} are taken as they are"
+        found.append(Finding(what, "note", why))
+    if (expected := _expected(rule, first)) and llm.second_opinion is None:
+        why = f"the policy can use {', '.join(expected)} beside {first}: no endpoint has second_opinion = true"
+        found.append(Finding(what, "note", why))
+    return found
+
+
+def _expected(rule: VoteRule, first: str) -> list[str]:
+    """Whose second opinions the rule can judge beside that first one."""
+    weighed = {one.voters for one in rule.weighing}
+    return [one.llm for one in rule.expecting if one.voters == (first,) and (first, one.llm) in weighed]
 
 
 async def _llm(settings: Settings) -> list[Finding]:
-    """The prompt, then every endpoint: the second is needed when there is no time to correct it."""
+    """The prompt, then every endpoint: a substitute is needed when there is no time to correct it."""
     try:
         prompter_of(settings)
     except ShuntError as error:
         return [Finding("LLM", "fails", error.one_line())]
-    endpoints = settings.llm.endpoints
-    names = [f"LLM {number}" for number in range(1, len(endpoints) + 1)] if len(endpoints) > 1 else ["LLM"]
-    return await asyncio.gather(*map(_endpoint, names, endpoints))
+    count = len(settings.llm.in_turn)
+    names = [f"LLM {number}" for number in range(1, count + 1)] if count > 1 else ["LLM"]
+    if settings.llm.second_opinion is not None:
+        names.append("LLM, second opinion")
+    return await asyncio.gather(*map(_endpoint, names, settings.llm.endpoints))
 
 
 async def _endpoint(what: str, endpoint: Endpoint) -> Finding:

@@ -1,6 +1,7 @@
 """`shunt evaluate FILE --policy P`: what the policy does with labelled rows, and what an LLM makes of the rest."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,43 +14,66 @@ from stream_app.classify.triton import TritonModels
 from stream_app.cli.calibrate import calibrated_tasks
 from stream_app.cli.configured import configured
 from stream_app.cli.evaluate_live import LiveOptions, RoutedFile, evaluate_live, require_llm, with_live_options
+from stream_app.cli.evaluate_past import PastOptions, evaluate_past, with_past_options
+from stream_app.cli.prompt_lengths import extra_tokens
+from stream_app.cli.recorded_llms import with_recorded_llms
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.routing.decide import Routed, TaskRouter
+from stream_app.routing.payoff import Payoff
 from stream_app.routing.policy import Policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Settings, Task
-from stream_app.training.evaluate import Evaluation, evaluation, outcomes
+from stream_app.training.detailed import detailed, detailed_lines, detailed_object
+from stream_app.training.evaluate import Asked, Evaluation, Losses, evaluation, outcomes
+from stream_app.training.llm_cost import extra_cost_share
 from stream_app.training.recorded import Half, RecordedRow, label_indexes, read_recorded
 from stream_app.training.scoring import route
+from stream_app.training.voting import Recordings
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--policy", "policy_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--task", "name", help="Which task the labels answer.  [default: the only one]")
-@click.option("--llm", help="The model whose recorded answers (field `llm`) stand for the LLM's.")
+@with_recorded_llms
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups.")
+@click.option(
+    "--audit-share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Count so much of what is accepted as asked about, too: a stream's audits.  [default: none]",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write each row's outcome here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@with_past_options
 @with_live_options
 @configured
 def evaluate(
     settings: Settings,
     live: LiveOptions | None,
-    file: Path,
-    policy_file: Path,
+    past: PastOptions | None,
+    file: Path | None,
+    policy_file: Path | None,
     name: str | None,
-    llm: str | None,
+    llms: tuple[str, ...],
+    prices: dict[str, float],
     half: Half | None,
+    audit_share: float,
     out: Path | None,
     as_json: bool,
 ) -> int:
     """Decide the labelled rows of FILE (JSON Lines, .gz too) by a policy and compare with their labels.
 
     With --live the LLM of the settings is asked about the rows that the policy escalates, in several ways, and the
-    report says what the hint and the pruning of labels are worth.
+    report says what the hint and the pruning of labels are worth. With --from-topic no file is read but past
+    decisions, which are held against other cuts.
     """
+    if past is not None:
+        return evaluate_past(settings, past, name, as_json=as_json)
+    if file is None or policy_file is None:
+        kind, missing = ("argument", "'FILE'") if file is None else ("option", "'--policy'")
+        raise click.MissingParameter(param_hint=missing, param_type=kind)
     if live is not None:
         require_llm(settings)
     (task,) = calibrated_tasks(settings, [name] if name else [])
@@ -61,23 +85,32 @@ def evaluate(
         return evaluate_live(
             settings, live, RoutedFile(router, policy.ref, rows, routed, truth), out, as_json=as_json
         )
+    made = policy.tasks[task.name]
+    asked = None
+    if llms:
+        asked = Asked.of(Recordings.of(llms, rows, router.labels, prices), made.votes, rows, routed)
     found = evaluation(
         task.name,
         rows,
         routed,
         truth,
-        labels=router.labels,
         tiers=len(router.tiers),
-        certificate=policy.tasks[task.name].certificate,
-        llm=llm,
+        certificate=made.certificate,
+        asked=asked,
+        payoff=Payoff.of(router.labels, made.costs),
     )
+    if asked is not None and found.llm is not None:
+        longer = extra_tokens(settings, router, policy.ref, rows, routed)
+        cost = found.llm.cost_share + extra_cost_share(rows, routed.accepted, asked, longer, audit_share)
+        found = dataclasses.replace(found, llm=dataclasses.replace(found.llm, cost_share=cost))
+    more = detailed(made, routed, truth, asked)
     if out is not None:
-        lines = outcomes(rows, router.labels, routed, llm)
+        lines = outcomes(rows, router.labels, routed, asked)
         out.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
     if as_json:
-        click.echo(orjson.dumps(flat(found)).decode())
+        click.echo(orjson.dumps({**flat(found), **detailed_object(more)}).decode())
     else:
-        click.echo(as_table((f"{task.name}, {policy.ref}", ""), _shown(found)))
+        click.echo(as_table((f"{task.name}, {policy.ref}", ""), [*_shown(found), *detailed_lines(more)]))
     return 0
 
 
@@ -117,10 +150,18 @@ def _shown(found: Evaluation) -> list[tuple[str, str]]:
         recovered = llm.performance_gap_recovered
         lines += [
             (f"{llm.name} alone", f"{llm.llm_accuracy:.2%} right"),
+            (f"{llm.name} alone, filled", f"{llm.llm_filled_accuracy:.2%} right with the small answer for none"),
             ("together", f"{llm.accuracy:.2%} right at {llm.cost_share:.1%} of the cost"),
+            *([(f"{llm.second} too", f"{llm.second_share:.2%} of all")] if llm.second is not None else []),
+            *([("wrong answers cost", _losses(llm.losses))] if llm.losses is not None else []),
             ("gap recovered", "-" if recovered is None else f"{recovered:.0%}"),
-            ("refused", f"{llm.refused:,}"),
+            ("no answer", f"{llm.refused:,}"),
             ("as many at random", f"{llm.random.accuracy:.2%} right"),
             ("a perfect choice", f"{llm.oracle.accuracy:.2%} right at {llm.oracle.escalated_share:.1%} asked"),
         ]
     return lines
+
+
+def _losses(found: Losses) -> str:
+    """A text's, in the unit of the settings' costs."""
+    return f"{found.together:.4f} a text; small models alone {found.small:.4f}, LLM alone {found.llm:.4f}"

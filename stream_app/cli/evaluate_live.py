@@ -96,7 +96,7 @@ def with_live_options(command: Callable[Concatenate[LiveOptions | None, P], R]) 
                 if value is not None and value is not False:
                     raise click.UsageError(f"--{name.replace('_', '-')} needs --live")
             return command(None, *args, **kwargs)
-        if given.get("llm"):
+        if given.get("llms"):
             raise click.UsageError("--llm takes recorded answers and --live asks for new ones: leave one out")
         return command(_options(**mine), *args, **kwargs)
 
@@ -141,7 +141,7 @@ def evaluate_live(settings: Settings, live: LiveOptions, file: RoutedFile, out: 
         seed=live.seed,
         estimate=estimated(questions, rows, price_of(endpoint), endpoint.model),
     )
-    _announce(asked, len(ids), endpoints=len(settings.llm.endpoints))
+    _announce(asked, len(ids), endpoints=len(settings.llm.in_turn))
     if rows and not live.yes and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("Ask now?", abort=True, err=True)
     report = Report.of(asked, file.whole, asyncio.run(_measured(settings, live, questions, rows)))

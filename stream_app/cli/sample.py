@@ -56,7 +56,7 @@ def _object(value: bytes | None) -> dict[str, object] | None:
 def _leaves(found: Mapping[str, object], path: tuple[str, ...]) -> Iterator[tuple[str, object]]:
     for name, value in found.items():
         here = (*path, name)
-        if "." in name:
+        if not name or "." in name:
             continue  # a path has no way to say this
         if isinstance(value, dict) and len(here) < DEPTH_MAX:
             yield from _leaves(cast("dict[str, object]", value), here)

@@ -45,6 +45,7 @@ labels = ["negative", "positive"]    # or a table: label = "what it means", for 
 tiers = ["sentiment_fast"]           # small models, asked in turn; ["a", ["a", "b"]] asks b only where a is unsure
 threshold = 0.9                      # sure from here on: by hand, and not certified
 # target_error = 0.05                # instead of the threshold: certified by `shunt calibrate`, needs a policy
+# escalate_max = 0.2                 # or: this share goes to the LLM, held whatever comes; needs a policy
 
 # [policy]
 # file = "policy.json"               # made by `shunt calibrate` from labelled texts of yours
@@ -65,7 +66,8 @@ model = "gpt-4o-mini"
 requests_per_minute = 500            # the account's limits, for all workers together
 tokens_per_minute = 200000
 # tokens_counted = "max_tokens"      # how the provider counts them: docs/llm-lane.md
-# A further table [[llm.endpoints]] names who answers while this one is away, with limits of its own.
+# A further table [[llm.endpoints]] names who answers while this one is away, with limits of its own; or, with
+# second_opinion = true, who is asked too where the policy expects that to be worth it.
 
 [web]
 host = "127.0.0.1"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
+from stream_app.classify.start import following
 from stream_app.cli.configured import configured
 from stream_app.cli.recent import Recent, Spend, spend
 from stream_app.cli.table import as_table
@@ -23,6 +24,7 @@ from stream_app.kafka.reader import read_topic
 from stream_app.kafka.topics import require
 
 if TYPE_CHECKING:
+    from stream_app.routing.control import InForce
     from stream_app.settings import Settings
 
 NEWEST_OF_EACH_PARTITION = 2_000
@@ -37,6 +39,7 @@ class Report:
     decided: Recent
     dead: Counter[str]
     spend: Spend
+    in_force: InForce | None
 
 
 @click.command()
@@ -63,7 +66,9 @@ async def _report(settings: Settings) -> Report:
         lane_lag(connection, "escalate", names.escalations, found[names.escalations].partitions),
         lane_lag(connection, "parked", names.parked, found[names.parked].partitions, of_group="escalate"),
     )
-    return Report((classify, escalate, parked), decided, dead, spend(escalate.notes, time.time()))
+    async with following(connection) as control:
+        in_force = control.state.in_force
+    return Report((classify, escalate, parked), decided, dead, spend(escalate.notes, time.time()), in_force)
 
 
 async def _decided(connection: Connection, topic: str) -> Recent:
@@ -116,6 +121,18 @@ def _as_json(report: Report, settings: Settings) -> dict[str, object]:
             "leased_usd": report.spend.leased_usd,
         },
         "dead_letters": dict(report.dead),
+        "policy": None if report.in_force is None else _policy(report.in_force),
+    }
+
+
+def _policy(in_force: InForce) -> dict[str, object]:
+    previous = in_force.previous
+    return {
+        "in_force": in_force.policy.ref,
+        "cause": in_force.cause,
+        "at": in_force.at,
+        "forced": in_force.forced,
+        "previous": previous and previous.ref,
     }
 
 
@@ -144,7 +161,16 @@ def _readable(report: Report, settings: Settings) -> list[str]:
         *_decisions(report.decided),
         f"spend         {hour}, {today}, ${spent.leased_usd:.4f} more leased to workers",
         f"dead letters  {dead}",
+        f"policy        {_in_force(report.in_force)}",
     ]
+
+
+def _in_force(told: InForce | None) -> str:
+    if told is None:
+        return "that of the policy file: none was promoted"
+    before = "" if told.previous is None else f", after {told.previous.ref}"
+    forced = f"; forced: {'; '.join(told.forced)}" if told.forced else ""
+    return f"{told.policy.ref}, by {told.cause} at {told.at}{before}{forced}"
 
 
 def _remark(lag: LaneLag) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from stream_app.classify.start import deciding
 from stream_app.cli.trace import trace
+from stream_app.cli.votes_shown import votes_shown
 from stream_app.escalate.prices import price_of
 from stream_app.escalate.start import prompter_of
 from stream_app.local.demo import config as shipped
@@ -53,7 +54,8 @@ def try_(ctx: click.Context, text: str, config: Path | None) -> None:
 
 
 async def _try(path: Path | None, text: str, screen: Console) -> None:
-    async with _settings(path, screen) as settings, deciding(settings) as parts:
+    own = path is not None or settings_path().is_file()
+    async with _settings(path, screen) as settings, deciding(settings, in_force=own) as parts:
         traced = await trace(settings, parts, text)
         screen.print(told(traced, settings))
 
@@ -157,13 +159,14 @@ def _ending(traced: Trace, settings: Settings) -> list[RenderableType]:
     line = Text(f"To the LLM: {asked}", "bold magenta")
     line.append(f"; sure already: {sure}" if sure else "").append(f"; {took}.", "not bold default")
     request = prompter_of(settings).render(escalation, traced.event)
-    return [line, Text(), *_prompt(request, settings)]
+    votes = votes_shown(escalation, len(traced.event.text), settings.llm)
+    return [line, Text(), *_prompt(request, settings), *votes]
 
 
 def _prompt(request: Request, settings: Settings) -> list[RenderableType]:
     endpoint = settings.llm.endpoints[0]
     most = price_of(endpoint).cost_nusd(request.input_tokens, request.output_tokens_max) / NANO
-    first = " (the first endpoint)" if len(settings.llm.endpoints) > 1 else ""
+    first = " (the first endpoint)" if len(settings.llm.in_turn) > 1 else ""
     tokens = plural(request.input_tokens, "token")
     title = f"what {endpoint.model}{first} would be asked: about {tokens}, at most {usd(most)}"
     labels = "; ".join(f"{task}: {' or '.join(allowed)}" for task, allowed in request.allowed.items())

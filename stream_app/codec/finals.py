@@ -49,7 +49,8 @@ class SmallAnswers:
     """One task's accepted answers to n events, as columns.
 
     `label` (n) and `grade` (n) are indices into `labels` and `grades`; `probabilities` (n x labels) are
-    calibrated and finite, and the confidence is that of the label.
+    calibrated and finite, and the confidence is that of the label. `cut` (n) is the threshold of each, where that
+    is not the grade's.
     """
 
     task: str
@@ -58,6 +59,7 @@ class SmallAnswers:
     label: NDArray[np.integer[Any]]
     grade: NDArray[np.integer[Any]]
     probabilities: NDArray[np.floating[Any]]
+    cut: NDArray[np.floating[Any]] | None = None
 
 
 class FinalEncoder:
@@ -134,7 +136,7 @@ class FinalEncoder:
             codes = (codes * len(task.grades) + task.grade) * len(task.labels) + task.label
         for code in np.unique(codes).tolist():
             chosen = list(reversed([*_choices(code, tasks)]))
-            key = tuple((task.task, task.labels, grade, label) for task, grade, label in chosen)
+            key = tuple((task.task, task.labels, grade, label, task.cut is None) for task, grade, label in chosen)
             template = self._templates.get(key)
             if template is None:
                 template = self._templates[key] = self._template(chosen)
@@ -171,7 +173,7 @@ class FinalEncoder:
                 b',"confidence":%b,"probabilities":{',
                 probabilities,
                 b'},"threshold":',
-                _constant(grade.threshold),
+                _constant(grade.threshold) if task.cut is None else b"%b",
                 b',"decided_by":"small","model":',
                 _constant(grade.model),
                 b',"certified":',
@@ -203,5 +205,7 @@ def _numbers(tasks: Sequence[SmallAnswers]) -> tuple[list[bytes], int]:
         shares = np.asarray(task.probabilities, dtype=np.float64)
         confidence = np.take_along_axis(shares, np.asarray(task.label)[:, None], axis=1)
         columns += [confidence, shares]
+        if task.cut is not None:
+            columns.append(np.asarray(task.cut, dtype=np.float64)[:, None])
     table = np.ascontiguousarray(np.rint(np.hstack(columns) * PROBABILITY_STEPS) / PROBABILITY_STEPS)
     return orjson.dumps(table.ravel(), option=_NUMPY)[1:-1].split(b","), table.shape[1]

@@ -200,13 +200,17 @@ class Admission:
         """Lets through whoever may go now, fails whoever must not wait, and sets the timer for the next time."""
         now_s, wall_s = self._now_s(), self._wall_s()
         wait = self._admit(now_s, wall_s)
-        because = "outage" if self.gate.stops_clock else wait.because if wait is not None else None
-        self.waits_for = None if because is None else WAITS_FOR[because]
-        self.clock.set_stopped(because is not None, now_s)
+        self._keep_time(wait, now_s)
         self._expire(now_s)
         if wait is not None and wait.lease:
             self._want_lease(wait.lease)
         self._set_timer(now_s, wait.s if wait is not None else float("inf"))
+
+    def _keep_time(self, wait: Wait | None, now_s: float) -> None:
+        """The clock stands still while the lane waits by choice."""
+        because = "outage" if self.gate.stops_clock else wait.because if wait is not None else None
+        self.waits_for = None if because is None else WAITS_FOR[because]
+        self.clock.set_stopped(because is not None, now_s)
 
     def _admit(self, now_s: float, wall_s: float) -> Wait | None:
         """Serves both queues from their heads; returns what the head waits for, None where nobody is left."""

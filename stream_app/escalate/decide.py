@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stream_app.escalate.voting import voted
 from stream_app.events import Answer, Decision, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_app.escalate.question import GotAnswer, NoAnswer
+    from stream_app.escalate.voting import Cast
     from stream_app.events import Ask, Escalation, Event, Parked
 
     Recommend = Callable[[Sequence[str]], str | None]
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 def answered(
     event: Event, escalation: Escalation, got: GotAnswer, decided_at_ms: int, recommend: Recommend
 ) -> Decision:
-    """The final decision where the LLM answered: its labels for what was asked, the sure answers kept.
+    """The final decision where the LLM answered: what the votes come to for what was asked, the sure answers kept.
 
     `certified` speaks of the small answers alone; it is None where there are none.
     """
-    asked = {ask.task: _from_llm(ask, got.answer.labels[ask.task], got.usage.model) for ask in escalation.asks}
+    asked = {ask.task: _from_llm(ask, len(event.text), got.cast(ask.task)) for ask in escalation.asks}
     answers = _in_order(escalation, asked)
     sure = escalation.sure.values()
     return Decision(
@@ -80,16 +82,16 @@ def _in_order(escalation: Escalation, others: dict[str, Answer]) -> dict[str, An
     return {task: found[task] for task in escalation.tasks}
 
 
-def _from_llm(ask: Ask, label: str, model: str) -> Answer:
+def _from_llm(ask: Ask, chars: int, cast: Cast) -> Answer:
     return Answer(
-        label=label,
+        label=voted(ask, chars, cast),
         confidence=None,
         probabilities=ask.small.probabilities,
         threshold=ask.small.threshold,
         decided_by="llm",
-        model=model,
+        model="+".join(cast),
         certified=None,
         policy=ask.small.policy,
         escalated_because=ask.because,
-        votes={ask.small.model: ask.small.label, model: label},
+        votes={ask.small.model: ask.small.label, **cast},
     )

@@ -109,11 +109,14 @@ class Gate:
         """
         if not self.budgets:
             return True
-        way = self._route(now_s)
-        at = 0 if way is None else way.decides
-        nusd = [cost.nusd for cost in costs]
+        at, nusd = self.in_use(now_s), [cost.nusd for cost in costs]
         worth = self.spending.worth(change, nusd, self._left(wall_s), at=at, now_s=now_s, draw=draw)
         return worth or self.on_budget == "wait"
+
+    def in_use(self, now_s: float) -> int:
+        """The endpoint that calls go to now; in an outage the first."""
+        way = self._route(now_s)
+        return 0 if way is None else way.decides
 
     def _left(self, wall_s: float) -> list[Left]:
         """What this hour and this day still allow, and how long they last."""
@@ -145,11 +148,14 @@ class Gate:
         way = self._route(now_s)
         if way is None:
             return No("outage")
-        left = self._left(wall_s)
-        if not all(self.spending.spares(costs[at].nusd, left, at=at, now_s=now_s) for at in way.tries):
+        if not all(self._spares(costs[at], at, now_s, wall_s) for at in way.tries):
             return No("budget")
         answer = self._start(way, partition, costs, now_s, wall_s, spare=True)
         return No("budget") if isinstance(answer, Wait) and answer.because == "budget" else answer
+
+    def _spares(self, cost: Cost, at: int, now_s: float, wall_s: float) -> bool:
+        """Whether the money left reaches for that call at that endpoint and for everyone to come."""
+        return self.spending.spares(cost.nusd, self._left(wall_s), at=at, now_s=now_s)
 
     def _start(
         self, way: Route, partition: int, costs: Sequence[Cost], now_s: float, wall_s: float, *, spare: bool
@@ -252,10 +258,13 @@ class Gate:
 
 
 def gate_of(settings: Settings, partitions: int) -> Gate:
-    """Everything that stands before a call, shared out over the partitions of the escalation topic."""
+    """Everything that stands before a call, shared out over the partitions of the escalation topic.
+
+    Not the endpoint for second opinions, which has a gate of its own (`second_gate`).
+    """
     llm = settings.llm
     return Gate(
-        endpoints=tuple(EndpointGate.of(endpoint, partitions) for endpoint in llm.endpoints),
+        endpoints=tuple(EndpointGate.of(endpoint, partitions) for endpoint in llm.in_turn),
         usd_per_hour=llm.usd_per_hour,
         usd_per_day=llm.usd_per_day,
         partitions=partitions,

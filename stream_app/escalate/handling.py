@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from stream_app.escalate.parked_work import ParkedWork
     from stream_app.escalate.partition_work import Item, PartitionWork
     from stream_app.escalate.prompt import Prompter, Request
+    from stream_app.escalate.question import AskResult
+    from stream_app.escalate.second_opinion import SecondOpinion
     from stream_app.escalate.waste import Waste
     from stream_app.events import Escalation, Event
 
@@ -38,7 +40,9 @@ class NotNow:
 
 
 class Handling:
-    """Takes an event from start to outcome. `prompters` are each endpoint's; `wall_s` dates the decision."""
+    """Takes an event from start to outcome. `prompters` are each endpoint's of those that stand in for each other;
+    `wall_s` dates the decision.
+    """
 
     def __init__(
         self,
@@ -48,9 +52,10 @@ class Handling:
         outbox: Outbox,
         waste: Waste,
         wall_s: Callable[[], float],
+        second: SecondOpinion | None = None,
     ) -> None:
         self._codec, self._prompters, self._asker, self._outbox = codec, prompters, asker, outbox
-        self._waste, self._wall_s = waste, wall_s
+        self._waste, self._wall_s, self._second = waste, wall_s, second
 
     async def outcome(self, work: PartitionWork, item: Item) -> Outcome | None:
         """What the record becomes; None where its next owner decides."""
@@ -59,8 +64,7 @@ class Handling:
             original, event = self._codec.decode_escalated(record.key, record.value, record.headers)
         except UnreadableRecord as error:
             return self._outbox.unreadable(record, error)
-        requests = self._rendered(original.escalation, event)
-        result = await self._asker.ask(work.number, requests, item.deadline_s)
+        result = await self._asked(work.number, original.escalation, event, item.deadline_s)
         at_ms = int(self._wall_s() * 1000)
         if isinstance(result, Dropped):
             return None
@@ -81,8 +85,7 @@ class Handling:
         except UnreadableRecord as error:
             log.warning("the record parked at %d/%d cannot be read: %s", work.number, record.offset, error.cause)
             return self._outbox.unreadable_parked(record, error)
-        requests = self._rendered(original.escalation, event)
-        result = await self._asker.ask_after_all(work.account, requests, deadline_s)
+        result = await self._asked_after_all(work.account, original.escalation, event, deadline_s)
         if isinstance(result, Dropped | UnderWay):
             return NotNow()
         self._waste.asked(work, record.offset, result)
@@ -95,6 +98,22 @@ class Handling:
         log.debug("event %s stays parked (%s): %s", event.source.ref, result.reason, result.why)
         called = result.usage is not None
         return NotNow(called=called, refused=not called)
+
+    async def _asked(self, partition: int, escalation: Escalation, event: Event, deadline_s: float) -> AskResult:
+        """What the LLM says, and where that is worth it another one."""
+        result = await self._asker.ask(partition, self._rendered(escalation, event), deadline_s)
+        if self._second is None:
+            return result
+        return await self._second.beside(result, partition, escalation, event, deadline_s)
+
+    async def _asked_after_all(
+        self, partition: int, escalation: Escalation, event: Event, deadline_s: float
+    ) -> AskResult | UnderWay:
+        """The same for a parked event, with what the others leave."""
+        result = await self._asker.ask_after_all(partition, self._rendered(escalation, event), deadline_s)
+        if self._second is None or isinstance(result, UnderWay):
+            return result
+        return await self._second.beside_after_all(result, partition, escalation, event, deadline_s)
 
     def _rendered(self, escalation: Escalation, event: Event) -> list[Request]:
         """The request as each endpoint takes it, rendered once for those that take the same."""

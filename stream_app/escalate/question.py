@@ -6,7 +6,7 @@ Everything here happens inside one deadline, in running time (see `clock`). What
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 from stream_app.escalate.admission import NotAdmitted, PartitionClosing
@@ -26,7 +26,7 @@ from stream_app.escalate.results import (
 from stream_app.escalate.retry import GiveUp, next_step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_app.escalate.answer import Verdict
     from stream_app.escalate.gate import Grant
@@ -37,10 +37,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GotAnswer:
-    """The LLM answered every task."""
+    """The LLM answered every task.
+
+    Where two were asked (`second_opinion`), `answer` is that of the first that gave one, `usage` is of both, and
+    `votes` (task -> model -> label, None where that model gave none) has what each said, in the order of asking.
+    """
 
     answer: Valid
     usage: Usage
+    votes: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict[str, "Mapping[str, str | None]"])
+
+    def cast(self, task: str) -> Mapping[str, str | None]:
+        """What each model that was asked says of a task."""
+        return self.votes.get(task) or {self.usage.model: self.answer.labels[task]}
 
 
 @dataclass(frozen=True, slots=True)

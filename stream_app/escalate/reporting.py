@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from stream_app.escalate.breaker import Circuit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_app.escalate.admission import Admission
+    from stream_app.escalate.endpoint_gate import EndpointGate
     from stream_app.escalate.partition_work import PartitionWork
     from stream_app.escalate.works import Works
     from stream_app.telemetry import Lane, Metrics
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 class Reporting:
     """Fills the gauges: partitions, records in flight, lag, what is waited for, limits, circuits."""
 
-    def __init__(self, works: Works, admission: Admission, metrics: Metrics, endpoints: Sequence[str]) -> None:
-        """`endpoints` are the names of the gate's, in its order."""
+    def __init__(
+        self, works: Works, admission: Admission, metrics: Metrics, endpoints: Mapping[str, EndpointGate]
+    ) -> None:
+        """`endpoints` are the gates before each, by its name."""
         self._works, self._admission = works, admission
         self._metrics, self._endpoints = metrics, endpoints
 
@@ -28,7 +31,7 @@ class Reporting:
         self._of_topic("escalate", self._works.escalated, joined=joined)
         self._of_topic("parked", self._works.parked, joined=joined)
         self._metrics.waiting("escalate", self._admission.waits_for)
-        for name, gate in zip(self._endpoints, self._admission.gate.endpoints, strict=True):
+        for name, gate in self._endpoints.items():
             factors = gate.rate.factors(now_s)
             self._metrics.llm_limits(name, factors.requests, factors.tokens, gate.rate.learner.refusals)
             self._metrics.llm_estimates(name, gate.use.error, gate.use.bias)

@@ -16,20 +16,21 @@ import asyncio
 import logging
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from stream_app.escalate.admission import Admission
 from stream_app.escalate.ask import Asker
 from stream_app.escalate.budget import parse_lease
 from stream_app.escalate.cache import AnswerCache
 from stream_app.escalate.committing import Committing
-from stream_app.escalate.gate import gate_of
 from stream_app.escalate.handling import Handling
 from stream_app.escalate.line import Line
 from stream_app.escalate.outbox import Outbox
 from stream_app.escalate.parked_work import ParkedWork
 from stream_app.escalate.partition_work import PartitionWork
 from stream_app.escalate.reporting import Reporting
+from stream_app.escalate.second_admission import FirstAdmission, admission_of
+from stream_app.escalate.second_opinion import SecondOpinion
 from stream_app.escalate.starting import Starting
 from stream_app.escalate.waste import Waste
 from stream_app.escalate.works import Works
@@ -61,7 +62,7 @@ class EscalateLane:
     """Owns the partitions of the escalation and the parked topic that the group gives it. Implements `LaneWork`.
 
     `topics` are the pipeline's topics by name (`stream_app.kafka.topics.require`); `make_membership` gets this
-    lane and gives its membership. `endpoints` and `prompters` are those of the settings' endpoints, in their order;
+    lane and gives its membership. `endpoints` and `prompters` are those of `settings.llm.endpoints`, in their order;
     the clients stay their owner's to close.
     """
 
@@ -83,22 +84,30 @@ class EscalateLane:
         self._works = Works()
         self._waste = Waste(self._works, metrics, now_s)
         self._partitions = topics[settings.kafka.names.escalations].partitions
-        self._admission = Admission(
-            gate_of(settings, self._partitions),
+        self._admission = admission_of(
+            settings,
+            self._partitions,
             now_s=now_s,
             wall_s=wall_s,
             want_lease=self._want_lease,
             failed=self.failed,
             in_doubt=lambda: self.in_doubt,
         )
-        line = Line(endpoints, self._admission, settings.llm.timeout_s, metrics, now_s, wall_s, draw)
+        first, gates = len(settings.llm.in_turn), [*self._admission.gate.endpoints]
+        line = Line(endpoints[:first], self._admission, settings.llm.timeout_s, metrics, now_s, wall_s, draw)
+        second: SecondOpinion | None = None
+        if isinstance(self._admission, FirstAdmission):
+            beside = replace(line, endpoints=endpoints[first:], admission=self._admission.second)
+            second = SecondOpinion(beside, prompters[-1])
+            gates += self._admission.second.gate.endpoints
         asker, outbox = Asker(line, AnswerCache()), Outbox(settings, codec, topics)
-        handling = Handling(codec, prompters, asker, outbox, self._waste, wall_s)
+        handling = Handling(codec, prompters[:first], asker, outbox, self._waste, wall_s, second)
         self._starting = Starting(settings.llm, self._works, self._admission, handling, self, now_s, wall_s, draw)
         self._committing = Committing(
             settings, self._works, self._admission, self._waste, metrics, wall_s, committed=self._starting.fill
         )
-        self._reporting = Reporting(self._works, self._admission, metrics, [one.client.name for one in endpoints])
+        named = {one.client.name: gate for one, gate in zip(endpoints, gates, strict=True)}
+        self._reporting = Reporting(self._works, self._admission, metrics, named)
         self._tasks: asyncio.TaskGroup | None = None
         self.membership = make_membership(self)
 

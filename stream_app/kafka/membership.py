@@ -57,6 +57,11 @@ JOINED_WELL_S = 60.0
 """A membership that lasted so long was sound: the next pause is short again."""
 
 
+def client_id(group: str, name: str = "") -> str:
+    """What Kafka knows a member of the group by; with a name, no other has it."""
+    return f"{group}-worker-{name}" if name else f"{group}-worker"
+
+
 class Membership(ConsumerRebalanceListener):
     """Keeps this worker in the group, through rebalances, fencing and broker restarts, until told to stop."""
 
@@ -71,11 +76,13 @@ class Membership(ConsumerRebalanceListener):
         followers: Collection[str] = (),
         batch_bytes_max: int = BATCH_BYTES_MAX,
         fetch: FetchBounds = FULL_FETCHES,
+        name: str = "",
         make_output: Callable[..., TransactionalOutput] = TransactionalOutput,
     ) -> None:
         """`reach` tells for a partition number every partition that `work` may write to when it delivers from it.
 
-        `followers` are topics read beside `topic`, equal numbers by the same worker (`together`).
+        `followers` are topics read beside `topic`, equal numbers by the same worker (`together`). `name` is this
+        worker's own, by which others know it among the group's members.
         """
         self._connection = connection
         self._topics = (topic, *followers)
@@ -83,6 +90,7 @@ class Membership(ConsumerRebalanceListener):
         self._work = work
         self._reach = reach
         self._fetch = fetch
+        self._client_id = client_id(group, name)
         self._batch_bytes_max = min(batch_bytes_max, BATCH_BYTES_MAX)
         self._make_output = make_output
         self._assignment = Assignment(work, self, self._output, self._fail, topic)
@@ -151,7 +159,7 @@ class Membership(ConsumerRebalanceListener):
         failure = self._failure = asyncio.get_running_loop().create_future()
         self._leaving = False
         lead = self._topics[0] if len(self._topics) > 1 else None
-        consumer = self._connection.consumer(self._group, f"{self._group}-worker", self._fetch, lead)
+        consumer = self._connection.consumer(self._group, self._client_id, self._fetch, lead)
         self._consumer = consumer
         consumer.subscribe(list(self._topics), listener=self)
         async with AsyncExitStack() as clients:

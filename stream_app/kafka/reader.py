@@ -35,12 +35,14 @@ async def read_topic(
     topic: str,
     *,
     begin: Literal["earliest", "latest"] | int = "earliest",
+    since_ms: int | None = None,
     to_end: bool = False,
 ) -> AsyncGenerator[list[Record]]:
     """The topic's committed records as they come, in batches; an empty batch where none came for a while.
 
-    `begin` is a place, or how many of the newest offsets of each partition to read. With `to_end` it ends at
-    the end that the topic has now, else never. Raises StartError for a topic that does not exist.
+    `begin` is a place, or how many of the newest offsets of each partition to read; with `since_ms` it is not before
+    the first record of that time (the record's own timestamp). With `to_end` it ends at the end that the topic has
+    now, else never. Raises StartError for a topic that does not exist.
     """
     assigned = await partitions_of(connection, topic)
     consumer = connection.consumer(None, "shunt-reader")
@@ -49,6 +51,8 @@ async def read_topic(
         consumer.assign(assigned)
         end = await consumer.end_offsets(assigned)
         await _seek(consumer, assigned, begin, end)
+        if since_ms is not None:
+            await _seek_time(consumer, assigned, since_ms, end)
         while not (to_end and await _is_past(consumer, end)):
             found = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS_MAX)
             batch = [record for records in found.values() for record in records]
@@ -93,6 +97,16 @@ async def _seek(
         else:
             back = 0 if begin == "latest" else begin
             consumer.seek(place, max(first[place], end[place] - back))
+
+
+async def _seek_time(
+    consumer: AIOKafkaConsumer, assigned: list[TopicPartition], since_ms: int, end: dict[TopicPartition, int]
+) -> None:
+    """Forwards only: a partition without a record of that time or later is read from its end."""
+    found = await consumer.offsets_for_times(dict.fromkeys(assigned, since_ms))
+    for place in assigned:
+        at = found.get(place)
+        consumer.seek(place, max(await consumer.position(place), end[place] if at is None else at.offset))
 
 
 async def _is_past(consumer: AIOKafkaConsumer, end: dict[TopicPartition, int]) -> bool:

@@ -32,6 +32,7 @@ BROKER_MESSAGE_BYTES_MAX = 1_048_588
 HEADROOM_BYTES = 128 * 1024
 """What an escalation or a dead letter adds to the record it carries: its headers, and a batch's own frame."""
 REPLICAS_MAX = 3
+CONTROL_USERS = ("shunt promote, classify", "classify")
 TOPIC_ALREADY_EXISTS = 36
 VISIBLE_WITHIN_S = 20.0
 
@@ -106,6 +107,7 @@ def plan(
         TopicPlan("parked", names.parked, escalations or count, KEEP_PARKED_MS, roomy + 4096, "escalate", "escalate"),
         TopicPlan("dlq", names.dlq, count, month, roomy, both, "shunt dlq"),
         TopicPlan("review", names.review, count, month, roomy, "escalate", "people"),
+        TopicPlan("control", names.control, 1, -1, BROKER_MESSAGE_BYTES_MAX, *CONTROL_USERS, Cleanup.COMPACT),
     )
 
 
@@ -130,6 +132,9 @@ def _complaints(topic: TopicPlan, there: TopicFound) -> list[tuple[str, bool]]:
     complaints: list[tuple[str, bool]] = []
     if Cleanup.COMPACT in there.cleanup and topic.cleanup is Cleanup.DELETE and topic.use != "input":
         complaints.append(("is compacted: records with the same key would be dropped (cleanup.policy=delete)", True))
+    if topic.use == "control" and (there.cleanup != Cleanup.COMPACT or there.partitions != 1):
+        what = "does not keep the policy in force: give it one partition and cleanup.policy=compact"
+        complaints.append((what, True))
     if there.partitions != topic.partitions and topic.use == "decisions":
         complaints.append(
             (f"has {there.partitions} partitions, the input {topic.partitions}: the key chooses the partition", False)

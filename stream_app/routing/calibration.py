@@ -17,6 +17,9 @@ PROBABILITY_MIN = 1e-7
 WEIGHT_MAX = 20.0
 """A member's largest exponent: temperature 0.05. A model that wants more was perfect on the sample by luck."""
 
+TIE_MARGIN = 1e-6
+"""A few steps of float32: a mapped confidence that ties would hand the answer to the label that stands first."""
+
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -39,7 +42,7 @@ def pool(probabilities: Sequence[FloatArray], weights: Sequence[float]) -> Float
 def confident(probabilities: FloatArray, confidence: FloatArray, share_right: FloatArray) -> FloatArray:
     """The probabilities with the top one mapped through the knots and the rest shrunk or grown to fit.
 
-    The top label stays on top: its mapped confidence never falls below what would tie it with the second.
+    The top label stays on top: its mapped confidence never falls to what would tie it with the second.
     """
     rows = np.arange(len(probabilities))
     top = probabilities.argmax(axis=1)
@@ -47,7 +50,7 @@ def confident(probabilities: FloatArray, confidence: FloatArray, share_right: Fl
     others[rows, top] = 0
     rest, second = others.sum(axis=1), others.max(axis=1)
     after = np.interp(probabilities[rows, top], confidence, share_right)
-    after = np.maximum(after, second / (rest + second)).astype(np.float32)
+    after = np.maximum(after, second / (rest + second) * (1 + TIE_MARGIN)).astype(np.float32)
     mapped = others * ((1 - after) / rest)[:, None]
     mapped[rows, top] = after
     return mapped

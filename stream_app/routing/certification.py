@@ -6,6 +6,7 @@ Exact binomial arithmetic in log space, so that the core needs no scipy; the tes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 COVERAGE_MIN = 0.3
 """Where the fixed sequence starts. Starting lower starves the first tests: at 5 % coverage of 1,000 labels a
@@ -36,6 +37,7 @@ def binomial_cdf(successes: int, trials: int, probability: float) -> float:
     return min(1.0, total) if lower else max(0.0, 1.0 - total)
 
 
+@lru_cache(maxsize=65_536)  # a plan asks for the same few counts again and again
 def error_bound(wrong: int, accepted: int, delta: float) -> float:
     """The one-sided Clopper-Pearson bound: the largest r with BinomCDF(wrong; accepted, r) >= delta.
 

@@ -5,6 +5,7 @@ the scores back, and `routed` holds the outcome. About 60 ns a record with one t
 records a batch; the one step done in Python per record is the script check, and only with a policy.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -12,10 +13,12 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.events import UncertifiedReason
+from stream_app.events import UncertifiedReason, VoteRule
 from stream_app.routing.calibration import confident, pool
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
+from stream_app.routing.payoff import Payoff
+from stream_app.routing.share import HeldShare
 
 
 class Route(IntEnum):
@@ -38,7 +41,8 @@ class Knots:
 class Tier:
     """One model, or several pooled. `threshold` None accepts nothing.
 
-    `label_thresholds` holds each label's own cut, by label index; empty, `threshold` is that of all.
+    `label_thresholds` holds each label's own cut, by label index (infinite: never accepted); empty, `threshold` is
+    that of all. With a `payoff` the answer is not the likeliest label but the one expected to cost least.
     """
 
     models: tuple[ServedModel, ...]
@@ -46,10 +50,14 @@ class Tier:
     threshold: float | None
     knots: Knots | None = None
     label_thresholds: tuple[float, ...] = ()
+    payoff: Payoff | None = None
 
     def threshold_of(self, label: int) -> float | None:
-        """The cut an answer of that label is held against."""
-        return self.label_thresholds[label] if self.label_thresholds else self.threshold
+        """The cut an answer of that label is held against; None where it is never accepted."""
+        if not self.label_thresholds:
+            return self.threshold
+        own = self.label_thresholds[label]
+        return own if math.isfinite(own) else None
 
     @property
     def ref(self) -> str:
@@ -57,11 +65,14 @@ class Tier:
         return "+".join(model.ref for model in self.models)
 
     def judge(self, scores: Sequence[Scores]) -> tuple[FloatArray, IndexArray, FloatArray]:
-        """Calibrated probabilities [N, labels], the top label's index [N] and its confidence [N]."""
+        """Calibrated probabilities [N, labels], the best label's index [N] and its confidence [N]."""
         probabilities = pool([score.probabilities for score in scores], self.weights)
         if self.knots is not None:
             probabilities = confident(probabilities, self.knots.confidence, self.knots.share_right)
-        return probabilities, probabilities.argmax(axis=1), probabilities.max(axis=1)
+        if self.payoff is None:
+            return probabilities, probabilities.argmax(axis=1), probabilities.max(axis=1)
+        label = self.payoff.worth(probabilities).argmax(axis=1)
+        return probabilities, label, probabilities[np.arange(len(label)), label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +98,25 @@ class Routed:
         """The rows whose answer is taken."""
         return self.route == Route.ACCEPTED
 
+    def rows(self, chosen: IndexArray) -> "Routed":
+        """The outcome for those rows alone."""
+        return Routed(
+            self.label[chosen],
+            self.confidence[chosen],
+            self.probabilities[chosen],
+            self.tier[chosen],
+            self.route[chosen],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TaskRouter:
     """A task, compiled: its tiers with weights, knots and thresholds, and its domain.
 
     `certified` says whether an accepted answer stands behind a certificate; if not, `uncertified_reason` why.
-    `labels` are the models', in order; `llm_only` those that only an LLM can give.
+    `labels` are the models', in order; `llm_only` those that only an LLM can give. With `votes` an LLM's answer is
+    weighed, without it is obeyed. With `share` the outcome of a routing is not yet the last word: `holding` accepts
+    or escalates in the stream's order.
     """
 
     task: str
@@ -105,6 +128,8 @@ class TaskRouter:
     policy: str | None
     known_share_min: float = 0.0
     scripts: Scripts | None = None
+    votes: VoteRule | None = None
+    share: HeldShare | None = None
 
     def begin(self, texts: Sequence[str]) -> "Routing":
         """Start routing a batch."""

@@ -18,6 +18,8 @@ class ServedModel:
     labels: tuple[str, ...]
     weights_sha256: str
     batch_records_max: int
+    kind: str = "one_of"
+    """`any_of` where each label has a probability by itself, which routing by the most probable label misreads."""
 
     @property
     def ref(self) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from stream_app.errors import SettingsError
+from stream_app.events import Cost, VoteRule
+from stream_app.routing.votes import terms
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -34,29 +36,45 @@ class Isotonic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class TierPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How one tier's confidence is made, and the cut it is held against (None: nothing is accepted here).
 
-    `label_thresholds` holds the cuts of labels that have their own; `threshold` is that of the others.
+    `label_thresholds` holds the cuts of labels that have their own (None: never accepted); `threshold` is that of the
+    others.
     """
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1)]
     isotonic: Isotonic | None = None
     threshold: Probability | None
-    label_thresholds: dict[str, Probability] = {}
+    label_thresholds: dict[str, Probability | None] = {}
+
+
+class Promised(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """One line of a certificate: a share of at most `share_max`, and the bound of what was seen at the cut.
+
+    `wrong` is the share of wrong among what is accepted, with `label` or with any; carried to `prevalence` where
+    that is stated. `missed` is the share, of all that truly is of `label`, that is accepted as something else.
+    """
+
+    what: Literal["wrong", "missed"]
+    label: str | None = None
+    share_max: Probability
+    bound: Probability
+    prevalence: Probability | None = None
 
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was shown on the certification sample: with probability 1 - delta over such samples, the share of
-    wrong answers among accepted ones is at most `error_max` (the target), and `error_bound` is the
-    Clopper-Pearson bound of what was seen at the cut. With `each_file` both hold in every file of the sample by
-    itself (the bound is the worst file's), and so for any mixture of such texts.
+    wrong answers among accepted ones is at most `error_max` (the target, None if there is none) and all of `labels`
+    holds. `error_bound` is the Clopper-Pearson bound of the wrong seen at the cut. With `each_file` all hold in every
+    file of the sample by itself (the bounds are the worst file's), and so for any mixture of such texts.
     """
 
-    error_max: Probability
+    error_max: Probability | None
     delta: Probability
     rows: Count
     accepted: Count
     wrong: Count
     error_bound: Probability
     each_file: bool = False
+    labels: tuple[Promised, ...] = ()
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,15 +119,34 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     area_under_risk_coverage: Probability
 
 
+class ShareHeld(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The share of events that may be escalated, and the order of the calibration sample's confidences.
+
+    The rank of a confidence is the share of the sample that was less sure: knots of both, rising from rank 0. The
+    tiers' threshold is the cut of that share on the sample, and what the certificate speaks of.
+    """
+
+    escalate_max: Probability
+    confidence: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+    rank: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
+
+
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One task: its labels in the models' order, its tiers, and what they promise.
 
-    `gain_llm` names the LLM whose recorded answers set the labels' cuts apart, if one did.
+    `gain_llm` names the LLM whose recorded answers set the labels' cuts apart, if one did. `votes` says what LLMs'
+    votes count beside the small model's; without it an LLM is obeyed. With `costs` and no certificate nothing is
+    promised: the cuts lie where the LLM is worth asking.
     """
 
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
     tiers: Annotated[tuple[TierPolicy, ...], msgspec.Meta(min_length=1)]
-    target_error: Probability
+    target_error: Probability | None
+    precision_min: dict[str, Probability] = {}
+    miss_max: dict[str, Probability] = {}
+    prevalence: dict[str, Probability] = {}
+    costs: dict[str, Cost] = {}
+    asking_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     reference: Literal["human", "llm"]
     certificate: Certificate | None
     domain: Domain
@@ -117,6 +154,8 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     measured: Measured
     made_at: str
     gain_llm: str | None = None
+    votes: VoteRule | None = None
+    share: ShareHeld | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -140,9 +179,14 @@ def load_policy(raw: bytes, source: str = "the policy") -> Policy:
         policy = msgspec.json.decode(raw, type=Policy)
     except msgspec.DecodeError as error:
         raise SettingsError(f"{source} is not a policy: {error}", advice="make one with `shunt calibrate`") from error
+    check_policy(policy, source)
+    return policy
+
+
+def check_policy(policy: Policy, source: str) -> None:
+    """Raise SettingsError, one line naming `source`, for what types cannot say."""
     for name, task in policy.tasks.items():
         _check_task(task, f"{source}, task {name}")
-    return policy
 
 
 def dump_policy(policy: Policy) -> bytes:
@@ -166,7 +210,29 @@ def _check_task(task: TaskPolicy, where: str) -> None:
         raise SettingsError(f"{where}: a label threshold names no label of the task")
     if any(tier.threshold is None and tier.label_thresholds for tier in task.tiers):
         raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
+    if task.share is not None:
+        _check_share(task.share, task.tiers[0], where)
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
-    if task.certificate is None and any(tier.threshold is not None for tier in task.tiers):
+    if task.votes is not None:
+        _check_votes(task.votes, len(task.labels), where)
+    if task.certificate is None and not task.costs and any(tier.threshold is not None for tier in task.tiers):
         raise SettingsError(f"{where}: a threshold without a certificate")
+
+
+def _check_votes(rule: VoteRule, labels: int, where: str) -> None:
+    """As many weights as the voters and labels take."""
+    told = [(one.voters, one.weights, False) for one in rule.weighing]
+    told += [(one.voters, one.weights, True) for one in rule.expecting]
+    for voters, weights, silence in told:
+        if len(weights) != terms(labels, len(voters), silence=silence):
+            raise SettingsError(f"{where}: votes of {' and '.join(voters)}: {len(weights)} weights do not fit")
+
+
+def _check_share(order: ShareHeld, first: TierPolicy, where: str) -> None:
+    """Its knots rise from rank 0, and one cut serves all labels."""
+    rises = list(order.confidence) == sorted(set(order.confidence)) and list(order.rank) == sorted(set(order.rank))
+    if len(order.confidence) != len(order.rank) or not rises or order.rank[0] != 0:
+        raise SettingsError(f"{where}: the knots of its share do not rise from rank 0")
+    if first.threshold is None or first.label_thresholds:
+        raise SettingsError(f"{where}: a share is held by one cut for all labels")

@@ -1,6 +1,8 @@
 """From settings, policy and what Triton serves to the routers that decide; what does not fit is refused."""
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,7 +10,9 @@ from stream_app.errors import SettingsError, StartError
 from stream_app.routing.decide import Knots, TaskRouter, Tier
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import ServedModel
+from stream_app.routing.payoff import Payoff, costs_of
 from stream_app.routing.policy import Member, Policy, TaskPolicy, TierPolicy
+from stream_app.routing.share import HeldShare, Ranks
 from stream_app.settings import Task
 
 _RECALIBRATE = "run `shunt calibrate` for it again"
@@ -19,9 +23,11 @@ def task_routers(
 ) -> tuple[TaskRouter, ...]:
     """A router for each task, in order. `served` holds every model that a tier names.
 
-    A task with `target_error` decides by the policy, certified; one with `threshold` by that cut, uncertified,
-    on the policy's calibrated confidence if the policy has the task. Raises SettingsError where settings and
-    policy contradict each other, StartError where the models served are not those that were calibrated.
+    A task with promises decides by the policy, certified; one with `costs` alone by the policy's cuts, uncertified
+    since nothing is promised where asking gains nothing (`no_gain`); one with `escalate_max` holds its share by it;
+    one with `threshold` by that cut, uncertified, on the policy's calibrated confidence if the policy has the task.
+    Raises SettingsError where settings and policy contradict each other, StartError where the models served are not
+    those that were calibrated.
     """
     return tuple(_router(task, served, policy) for task in tasks)
 
@@ -29,30 +35,40 @@ def task_routers(
 def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None) -> TaskRouter:
     labels = _labels(task, served)
     found = policy.tasks.get(task.name) if policy is not None else None
-    if found is None and task.target_error is not None:
+    if found is None and not task.by_hand:
         where = f"policy {policy.ref} has no task {task.name}" if policy else "there is no policy file"
         raise SettingsError(
-            f"task {task.name} has a target_error, but {where}",
+            f"task {task.name} is to be certified, but {where}",
             advice="make it with `shunt calibrate` and name it in [policy] file, or set a threshold by hand",
         )
     if found is not None and policy is not None:
         check_task(task, found, served, policy.ref)
-    by_hand = task.target_error is None
+    payoff = Payoff.of(labels, costs_of(task))
     tiers = tuple(
-        _tier(names, served, labels, found.tiers[place] if found else None, task.threshold)
+        replace(_tier(names, served, labels, found.tiers[place] if found else None, task.threshold), payoff=payoff)
         for place, names in enumerate(task.tiers)
     )
+    certified = not task.by_hand and found is not None and found.certificate is not None
     return TaskRouter(
         task=task.name,
         labels=labels,
         llm_only=tuple(label for label in task.label_names if label not in labels),
         tiers=tiers,
-        certified=not by_hand and found is not None and found.certificate is not None,
-        uncertified_reason="manual" if by_hand else None,
+        certified=certified,
+        uncertified_reason="manual" if task.by_hand else None if certified else "no_gain",
         policy=policy.ref if found is not None and policy is not None else None,
         known_share_min=found.domain.known_share_min if found else 0.0,
         scripts=Scripts(found.domain.scripts) if found else None,
+        votes=found.votes if found else None,
+        share=_share(found) if found and not task.by_hand else None,
     )
+
+
+def _share(found: TaskPolicy) -> HeldShare | None:
+    order, floor = found.share, found.tiers[0].threshold
+    if order is None or floor is None:
+        return None
+    return HeldShare(order.escalate_max, Ranks(np.array(order.confidence), np.array(order.rank)), floor)
 
 
 def _tier(
@@ -75,7 +91,9 @@ def _tier(
     if threshold is not None or found.threshold is None:
         return Tier(models, weights, threshold, knots)
     own = found.label_thresholds
-    cuts = tuple(own.get(label, found.threshold) for label in labels) if own else ()
+    # A label that is never accepted has no cut at all: None, and not just no cut of its own.
+    given = tuple(own.get(label, found.threshold) for label in labels) if own else ()
+    cuts = tuple(math.inf if cut is None else cut for cut in given)
     return Tier(models, weights, found.threshold, knots, cuts)
 
 
@@ -84,6 +102,11 @@ def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
     for name in task.models:
         if name not in served:
             raise StartError(f"task {task.name}: Triton does not serve {name}", advice="load it, or change tiers")
+        if served[name].kind != "one_of":
+            raise StartError(
+                f"task {task.name}: {name} answers {served[name].kind}, each label by itself",
+                advice="the models of a task must be one_of: exactly one label is right",
+            )
     labels = served[task.models[0]].labels
     for name in task.models[1:]:
         if served[name].labels != labels:
@@ -112,14 +135,27 @@ def check_task(task: Task, found: TaskPolicy, served: Mapping[str, ServedModel],
             f"{where} was made for the tiers {_tiers(calibrated)}, the settings have {_tiers(wanted)}",
             advice=_RECALIBRATE,
         )
-    if task.target_error is not None and task.target_error != found.target_error:
-        raise SettingsError(
-            f"{where} was made for target_error {found.target_error:g}, the settings have {task.target_error:g}",
-            advice=f"{_RECALIBRATE}, or set target_error = {found.target_error:g}",
-        )
+    _check_dial("target_error", task.target_error, found.target_error, task, where)
+    _check_dial("escalate_max", task.escalate_max, found.share and found.share.escalate_max, task, where)
+    settled = {name: getattr(task, name) for name in ("precision_min", "miss_max", "prevalence", "asking_cost")}
+    for name, value in (settled | {"costs": costs_of(task)}).items():
+        if not task.by_hand and value != getattr(found, name):
+            raise SettingsError(f"{where} was made for another {name} than the settings have", advice=_RECALIBRATE)
     for tier in found.tiers:
         for member in tier.members:
             _check_member(member, served[member.model], found.labels, where)
+
+
+def _check_dial(dial: str, wanted: float | None, made_for: float | None, task: Task, where: str) -> None:
+    if task.by_hand or wanted == made_for:
+        return
+    if made_for is None:
+        raise SettingsError(f"{where} was not made for {dial}, the settings have {wanted:g}", advice=_RECALIBRATE)
+    has = "have none" if wanted is None else f"have {wanted:g}"
+    raise SettingsError(
+        f"{where} was made for {dial} {made_for:g}, the settings {has}",
+        advice=f"{_RECALIBRATE}, or set {dial} = {made_for:g}",
+    )
 
 
 def _check_member(member: Member, model: ServedModel, labels: tuple[str, ...], where: str) -> None:

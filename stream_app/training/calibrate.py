@@ -5,66 +5,39 @@ near-copy of it serves two. The cut is one number for all tiers, held against ea
 confidence: what is certified is the task as a whole, whichever tier accepted.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from stream_app.classify.triton import TritonModels
-from stream_app.errors import SettingsError
-from stream_app.routing.calibration import (
-    BoolArray,
-    Float64Array,
-    calibration_errors,
-)
 from stream_app.routing.decide import Routed, TaskRouter, Tier
-from stream_app.routing.domain import Scripts, scripts_of
-from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
-from stream_app.routing.policy import (
-    Domain,
-    Isotonic,
-    Measured,
-    Member,
-    Policy,
-    Sample,
-    SampleFile,
-    TaskPolicy,
-    TierPolicy,
-)
+from stream_app.routing.domain import Scripts
+from stream_app.routing.models import Scores, ServedModel
+from stream_app.routing.payoff import costs_of
+from stream_app.routing.policy import Policy, TaskPolicy
 from stream_app.settings import Task
-from stream_app.training.cut import Judged, certified_cut, cuts_of
-from stream_app.training.gain import Recorded, label_offsets
+from stream_app.training.cutting import cut_and_weigh
+from stream_app.training.evidence import Evidence
+from stream_app.training.fitted import Fitted, Terms, fit
+from stream_app.training.held_share import held_share
+from stream_app.training.promised import certificate
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
-from stream_app.training.rounding import shortest, to_six_digits
 from stream_app.training.scoring import Progress, route_scored, score
-from stream_app.training.split import Parts, by_file, refuse_too_few, split
-from stream_app.training.tier_fit import fit_tier
-
-KNOWN_SHARE_QUANTILE = 0.01
-"""One calibration text in a hundred is taken for foreign: the price of refusing what really is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What is promised beside the target: it may fail with probability `delta`, over such samples.
-
-    With `each_file` it holds in every file's population by itself. `made_at` is UTC, ISO 8601. `llm` names
-    the LLM whose recorded answers set the labels' cuts apart.
-    """
-
-    delta: float
-    made_at: str
-    each_file: bool = False
-    llm: str | None = None
+from stream_app.training.task_policy import measured, sample_of, tier_policy
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A finished task: its policy, and how its test rows were routed."""
+    """A finished task: its policy, how its test rows were routed, and what it was made from.
+
+    `ms_a_text` says how long each model took, by its name, where Triton was asked here.
+    """
 
     task: TaskPolicy
     test: Sequence[RecordedRow]
     routed: Routed
+    evidence: Evidence
+    ms_a_text: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def calibrate_task(
@@ -77,79 +50,53 @@ def calibrate_task(
     """Make one task's policy. `scores` holds each model's scores of all files' rows, in order.
 
     With probability 1 - delta over such samples the accepted answers are wrong in at most `task.target_error`
-    of the cases. Raises SettingsError where the sample is too small to certify that, with the number needed.
+    of the cases, and every label's promise holds; a task that holds a share has the cut of that share and the bound
+    of what it accepts. Raises SettingsError where the sample is too small to certify that, with the number needed.
     """
-    if task.target_error is None:
-        raise SettingsError(f"task {task.name} has no target_error", advice="calibration certifies a target")
-    rows = [row for file in files for row in file.rows]
-    labels = served[task.models[0]].labels
-    truth = np.array(label_indexes(rows, labels), np.intp)
-    parts = split(rows)
-    samples = by_file(files, parts.certification) if terms.each_file else [parts.certification]
-    refuse_too_few(task.target_error, terms.delta, len(rows), min(map(len, samples)))
-    domain = _domain(task, rows, scores, parts.calibration)
-    inside = _inside(task, domain, rows, scores)
-    fitted = parts.calibration[inside[parts.calibration]]
-    tiers = [fit_tier(tuple(served[name] for name in _names(tier)), scores, fitted, truth) for tier in task.tiers]
-    judged = [_judged(tier, scores) for tier in tiers]
-    offsets = _offsets(terms.llm, rows, fitted, judged, labels)
-    cuts = cuts_of(judged, fitted, offsets)
-    own, certificate = certified_cut(cuts, judged, truth, inside, samples, task.target_error, terms.delta)
-    # Equal cuts are one cut; else the strictest stands for any label without its own.
-    apart = own if len(set(own)) > 1 else ()
-    tiers = [replace(tier, threshold=max(own, default=None), label_thresholds=apart) for tier in tiers]
-    test = [rows[int(row)] for row in parts.test]
-    router = _router(task, labels, tiers, domain)
+    fitted = fit(task, files, served, scores, terms)
+    cutting = cut_and_weigh(fitted, terms.delta)
+    tiers, parts, labels = cutting.on(list(fitted.tiers)), fitted.parts, fitted.labels
+    test = [fitted.rows[int(row)] for row in parts.test]
     routed = route_scored(
-        router, [row.text for row in test], {name: scores[name].rows(parts.test) for name in task.models}
+        _router(fitted, tiers),
+        [row.text for row in test],
+        {name: scores[name].rows(parts.test) for name in task.models},
     )
+    shown = cutting.cut if cutting.shown else None
     made = TaskPolicy(
         labels=labels,
-        tiers=tuple(_tier_policy(tier, labels) for tier in tiers),
+        tiers=tuple(tier_policy(tier, labels) for tier in tiers),
         target_error=task.target_error,
+        precision_min=task.precision_min,
+        miss_max=task.miss_max,
+        prevalence=task.prevalence,
         reference="human",
-        certificate=certificate,
-        domain=domain,
-        sample=_sample(files, parts, truth, labels),
-        measured=measured(routed, truth[parts.test], len(tiers)),
+        costs=costs_of(task),
+        asking_cost=task.asking_cost,
+        certificate=None if shown is None else certificate(task, shown, fitted.promises, labels, terms.delta),
+        domain=fitted.domain,
+        sample=sample_of(files, parts, fitted.truth, labels),
+        measured=measured(routed, fitted.truth[parts.test], len(tiers)),
         made_at=terms.made_at,
-        gain_llm=terms.llm,
+        gain_llm=terms.llms[0] if cutting.apart else None,
+        votes=cutting.votes,
+        share=held_share(task.escalate_max, cutting.cut, fitted.judged, fitted.inside, parts.calibration),
     )
-    return Calibrated(made, test, routed)
+    return Calibrated(made, test, routed, Evidence.of(fitted, cutting, tiers, scores, terms.delta))
 
 
-def _offsets(
-    llm: str | None, rows: Sequence[RecordedRow], used: IndexArray, judged: Sequence[Judged], labels: tuple[str, ...]
-) -> Float64Array:
-    """How far apart the labels' cuts lie: not at all without recorded answers of an LLM."""
-    if llm is None:
-        return np.zeros(len(labels))
-    chosen = [rows[int(row)] for row in used]
-    recorded = np.array([row.has_answer_of(llm) for row in chosen])
-    if not recorded.any():
-        raise SettingsError(f"no row has a recorded answer of {llm}", advice="rows hold them in the field `llm`")
-    right = np.array([row.has_answer_of(llm) and row.answer_of(llm) == row.label for row in chosen])
-    here = [Judged(tier.label[used], tier.confidence[used]) for tier in judged]
-    return label_offsets(here, Recorded(recorded, right), len(labels))
-
-
-def _judged(tier: Tier, scores: Mapping[str, Scores]) -> Judged:
-    _, label, confidence = tier.judge([scores[model.name] for model in tier.models])
-    return Judged(label, confidence)
-
-
-def _router(task: Task, labels: tuple[str, ...], tiers: Sequence[Tier], domain: Domain) -> TaskRouter:
+def _router(fitted: Fitted, tiers: Sequence[Tier]) -> TaskRouter:
     """The task as the hot path will route it, for the test."""
     return TaskRouter(
-        task=task.name,
-        labels=labels,
+        task=fitted.task.name,
+        labels=fitted.labels,
         llm_only=(),
         tiers=tuple(tiers),
         certified=True,
         uncertified_reason=None,
         policy=None,
-        known_share_min=domain.known_share_min,
-        scripts=Scripts(domain.scripts),
+        known_share_min=fitted.domain.known_share_min,
+        scripts=Scripts(fitted.domain.scripts),
     )
 
 
@@ -165,8 +112,12 @@ async def calibrate_on(
     rows = [row for file in files for row in file.rows]
     label_indexes(rows, served[task.models[0]].labels)  # a file of another task is told before it is scored
     texts = [row.text for row in rows]
-    scores = {name: await score(models, model, texts, progress) for name, model in served.items()}
-    return calibrate_task(task, files, served, scores, terms)
+    scores, ms_a_text = dict[str, Scores](), dict[str, float]()
+    for name, model in served.items():
+        began_s = time.perf_counter()
+        scores[name] = await score(models, model, texts, progress)
+        ms_a_text[name] = 1000 * (time.perf_counter() - began_s) / len(texts)
+    return replace(calibrate_task(task, files, served, scores, terms), ms_a_text=ms_a_text)
 
 
 def merged(policy: Policy | None, name: str, task: str, made: TaskPolicy, made_at: str) -> Policy:
@@ -174,81 +125,3 @@ def merged(policy: Policy | None, name: str, task: str, made: TaskPolicy, made_a
     if policy is None:
         return Policy(name=name, version=1, made_at=made_at, tasks={task: made})
     return Policy(name=policy.name, version=policy.version + 1, made_at=made_at, tasks={**policy.tasks, task: made})
-
-
-def _names(tier: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (tier,) if isinstance(tier, str) else tier
-
-
-def _known_share(task: Task, scores: Mapping[str, Scores]) -> FloatArray:
-    """What the first tier knows of each text: the least of its models' shares."""
-    return np.minimum.reduce([scores[name].known_share for name in _names(task.tiers[0])])
-
-
-def _domain(task: Task, rows: Sequence[RecordedRow], scores: Mapping[str, Scores], used: IndexArray) -> Domain:
-    """What the calibration part's texts are like; their labels have no say in it."""
-    texts = [rows[row].text for row in used]
-    known = _known_share(task, scores)[used]
-    lengths: list[float] = np.quantile([len(text) for text in texts], [0.01, 0.5, 0.99]).tolist()
-    return Domain(
-        known_share_min=shortest(np.quantile(known, KNOWN_SHARE_QUANTILE, method="lower")),
-        known_share_quantile=KNOWN_SHARE_QUANTILE,
-        scripts=scripts_of(texts),
-        text_chars=(round(lengths[0], 1), round(lengths[1], 1), round(lengths[2], 1)),
-    )
-
-
-def _inside(task: Task, domain: Domain, rows: Sequence[RecordedRow], scores: Mapping[str, Scores]) -> BoolArray:
-    admits = Scripts(domain.scripts).admits
-    written = np.fromiter((admits(row.text) for row in rows), np.bool_, len(rows))
-    return written & (_known_share(task, scores) >= np.float32(domain.known_share_min))
-
-
-def measured(routed: Routed, truth: IndexArray, tiers: int) -> Measured:
-    """What came of rows with known labels. Confidence is judged over all rows, accepted or not."""
-    right, accepted = routed.label == truth, routed.accepted
-    errors = calibration_errors(routed.probabilities, truth)
-    return Measured(
-        coverage=to_six_digits(accepted.mean()),
-        accepted_error=to_six_digits((~right[accepted]).mean()) if accepted.any() else None,
-        small_accuracy=to_six_digits(right.mean()),
-        tier_coverage=tuple(to_six_digits((accepted & (routed.tier == tier)).mean()) for tier in range(tiers)),
-        expected_calibration_error=to_six_digits(errors.expected_calibration_error),
-        brier=to_six_digits(errors.brier),
-        negative_log_likelihood=to_six_digits(errors.negative_log_likelihood),
-        area_under_risk_coverage=to_six_digits(errors.area_under_risk_coverage),
-    )
-
-
-def _tier_policy(tier: Tier, labels: tuple[str, ...]) -> TierPolicy:
-    knots = tier.knots
-    return TierPolicy(
-        members=tuple(
-            Member(
-                model=model.name,
-                version=model.version,
-                weights_sha256=model.weights_sha256,
-                weight=weight,
-            )
-            for model, weight in zip(tier.models, tier.weights, strict=True)
-        ),
-        isotonic=None
-        if knots is None
-        else Isotonic(
-            confidence=tuple(shortest(x) for x in knots.confidence),
-            share_right=tuple(shortest(y) for y in knots.share_right),
-        ),
-        threshold=tier.threshold,
-        label_thresholds=dict(zip(labels, tier.label_thresholds, strict=True)) if tier.label_thresholds else {},
-    )
-
-
-def _sample(files: Sequence[RecordedFile], parts: Parts, truth: IndexArray, labels: tuple[str, ...]) -> Sample:
-    counts = np.bincount(truth, minlength=len(labels))
-    return Sample(
-        files=tuple(SampleFile(name=file.name, sha256=file.sha256, rows=len(file.rows)) for file in files),
-        calibration=len(parts.calibration),
-        certification=len(parts.certification),
-        test=len(parts.test),
-        label_prevalence={label: float(count / len(truth)) for label, count in zip(labels, counts, strict=True)},
-    )

@@ -1,15 +1,24 @@
-"""Which cut may be promised: a fixed sequence of cuts, tested on rows that had no part in making it."""
+"""Which cuts may be promised: a fixed sequence of them, tested on rows that had no part in making it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stream_app.routing.calibration import BoolArray, Float64Array
-from stream_app.routing.certification import COVERAGES, Tally, certified_step, error_bound
+from stream_app.routing.certification import COVERAGES, STEPS
 from stream_app.routing.models import FloatArray, IndexArray
-from stream_app.routing.policy import Certificate
-from stream_app.training.rounding import shortest, to_six_digits
+from stream_app.routing.promises import NOT_ACCEPTED, Counts, Promise, counts_of, open_promises, shown
+
+PLAN_DELTA = 0.08
+"""The level at which the calibration rows must show what is planned.
+
+They are 0.7 times as many as the certification rows: what they show at 8 % those should show at 5 %."""
+PLAN_SHARES = tuple(step / 40 for step in range(1, 41))
+HOPELESS = 1.5
+"""A label whose bound on the calibration rows is never less than so many times what is promised is not tried."""
+BEYOND = 1.3
+"""How far the sequence goes on, in parts of what was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +28,36 @@ class Judged:
     label: IndexArray
     confidence: FloatArray
 
+    def rows(self, chosen: IndexArray) -> "Judged":
+        """Of these rows alone."""
+        return Judged(self.label[chosen], self.confidence[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The cuts by label, infinite for a label that is never accepted, and what they did with each sample."""
+
+    by_label: FloatArray
+    samples: tuple[Counts, ...]
+
 
 def log_odds(confidence: FloatArray | Float64Array) -> Float64Array:
     """log(c / (1 - c)), finite for 0 and 1."""
     inside = np.clip(confidence.astype(np.float64), 1e-7, 1 - 1e-7)
     return np.log(inside) - np.log1p(-inside)
+
+
+def accepted_as(cuts: FloatArray, tiers: Sequence[Judged], inside: BoolArray) -> IndexArray:
+    """The label each row is accepted with, NOT_ACCEPTED where no tier reaches its cut.
+
+    The same cuts serve all tiers, each held against its own calibrated confidence; a text counts with the answer of
+    the first tier that reaches its cut. `inside` are the rows of the calibrated domain.
+    """
+    found = np.full(len(inside), NOT_ACCEPTED, np.intp)
+    for tier in tiers:
+        now = inside & (found == NOT_ACCEPTED) & (tier.confidence >= cuts[tier.label])
+        found[now] = tier.label[now]
+    return found
 
 
 def cuts_of(tiers: Sequence[Judged], rows: IndexArray, offsets: Float64Array) -> FloatArray:
@@ -38,42 +72,94 @@ def cuts_of(tiers: Sequence[Judged], rows: IndexArray, offsets: Float64Array) ->
     return (1 / (1 + np.exp(-(levels[:, None] + offsets[None, :])))).astype(np.float32)
 
 
+def planned_cuts(
+    tiers: Sequence[Judged],
+    truth: IndexArray,
+    inside: BoolArray,
+    rows: IndexArray,
+    promises: Sequence[Promise],
+    labels: int,
+) -> FloatArray:
+    """The fixed sequence of cuts [steps, labels] where labels have promises of their own: falling, each on its own
+    way.
+
+    How far each label's way goes is found on the calibration rows: of what is answered with it, the largest share
+    that can be accepted with every promise shown there, first for each label alone, then for all together. The
+    sequence takes all ways at once, from where the calibration rows show most, and beyond their ends: the
+    certification rows may show more. A label of which nothing can be accepted is closed, its cut infinite. No steps
+    where that is every label.
+    """
+    here, true, known = [tier.rows(rows) for tier in tiers], truth[rows], inside[rows]
+    ways = _ways(here, labels)
+
+    def margin(shares: Float64Array) -> float:
+        """The largest bound in parts of what is promised: 1 and less is shown."""
+        counts = counts_of(true, accepted_as(ways(shares), here, known), labels)
+        asked = open_promises(promises, shares > 0)
+        return max((promise.bound(counts, PLAN_DELTA) / promise.share for promise in asked), default=0.0)
+
+    ends = np.zeros(labels)
+    for label in range(labels):
+        alone = np.eye(labels)[label]
+        ends[label] = _furthest([margin(share * alone) for share in PLAN_SHARES])
+    if not ends.any():
+        return np.zeros((0, labels), np.float32)
+    margins = [margin(part * ends) for part in PLAN_SHARES]
+    ends *= _furthest(margins) or PLAN_SHARES[int(np.argmin(margins))]
+    safest = PLAN_SHARES[int(np.argmin([margin(part * ends) for part in PLAN_SHARES]))]
+    return np.stack([ways(np.minimum(1, part * ends)) for part in np.linspace(safest, BEYOND, STEPS)])
+
+
+def _furthest(margins: Sequence[float]) -> float:
+    """The largest share with a margin of at most 1; else the one with the least, if that is not hopeless; else 0."""
+    within = [share for share, margin in zip(PLAN_SHARES, margins, strict=True) if margin <= 1]
+    if within:
+        return max(within)
+    return PLAN_SHARES[int(np.argmin(margins))] if min(margins) <= HOPELESS else 0.0
+
+
+def _ways(tiers: Sequence[Judged], labels: int) -> Callable[[Float64Array], FloatArray]:
+    """From the share to be accepted of what is answered with each label to the cuts that do it."""
+    surest = np.argmax([tier.confidence for tier in tiers], axis=0)
+    places = np.arange(len(surest))
+    label = np.stack([tier.label for tier in tiers])[surest, places]
+    confidence = np.stack([tier.confidence for tier in tiers])[surest, places]
+    of_label = [confidence[label == one] for one in range(labels)]
+
+    def cuts(shares: Float64Array) -> FloatArray:
+        return np.array(
+            [
+                np.quantile(found, 1 - share, method="lower") if share > 0 and len(found) else np.inf
+                for share, found in zip(shares, of_label, strict=True)
+            ],
+            np.float32,
+        )
+
+    return cuts
+
+
 def certified_cut(
     cuts: FloatArray,
     tiers: Sequence[Judged],
     truth: IndexArray,
     inside: BoolArray,
     samples: Sequence[IndexArray],
-    target_error: float,
+    promises: Sequence[Promise],
     delta: float,
-) -> tuple[tuple[float, ...], Certificate | None]:
-    """The last cuts, by label, that may be promised in every sample of rows; () and None where none may.
+) -> Cut | None:
+    """The last cuts that may be promised in every sample of rows; None where none may.
 
-    The same cuts serve all tiers, each held against its own calibrated confidence; a text counts with the answer of
-    the first tier that reaches its cut. `inside` are the rows of the calibrated domain.
+    Steps come in a fixed order, chosen without these rows. A step is tested in all samples for all promises; the
+    sequence ends at the first that is not shown, and that is what makes a correction for many steps needless
+    (fixed-sequence testing, Learn then Test, Angelopoulos et al., arXiv 2110.01052): the step returned breaks a
+    promise in some sample's population with probability at most delta.
     """
-    tallies = [_tallies(step, tiers, truth, inside, samples) for step in cuts]
-    step = certified_step(tallies, target_error, delta)
-    if step is None:
-        return (), None
-    certificate = Certificate(
-        error_max=target_error,
-        delta=delta,
-        rows=sum(len(rows) for rows in samples),
-        accepted=sum(tally.accepted for tally in tallies[step]),
-        wrong=sum(tally.wrong for tally in tallies[step]),
-        error_bound=to_six_digits(max(error_bound(tally.wrong, tally.accepted, delta) for tally in tallies[step])),
-        each_file=len(samples) > 1,
-    )
-    return tuple(shortest(cut) for cut in cuts[step]), certificate
-
-
-def _tallies(
-    cuts: FloatArray, tiers: Sequence[Judged], truth: IndexArray, inside: BoolArray, samples: Sequence[IndexArray]
-) -> list[Tally]:
-    taken, wrong = np.zeros(len(truth), np.bool_), np.zeros(len(truth), np.bool_)
-    for tier in tiers:
-        now = inside & ~taken & (tier.confidence >= cuts[tier.label])
-        wrong |= now & (tier.label != truth)
-        taken |= now
-    return [Tally(int(taken[rows].sum()), int(wrong[rows].sum())) for rows in samples]
+    passed = None
+    asked = open_promises(promises, np.isfinite(cuts).all(axis=0))
+    for step in cuts:
+        taken = accepted_as(step, tiers, inside)
+        counts = tuple(counts_of(truth[rows], taken[rows], cuts.shape[1]) for rows in samples)
+        if not shown(asked, counts, delta):
+            break
+        passed = Cut(step, counts)
+    return passed

@@ -20,8 +20,9 @@ from stream_app.local.demo.config import shipped_models_path, shipped_policy_pat
 from stream_app.local.stack import Stack
 from stream_app.routing.policy import Policy, dump_policy
 from stream_app.settings import Task
-from stream_app.training.calibrate import Terms, calibrate_on
+from stream_app.training.calibrate import calibrate_on
 from stream_app.training.evaluate import helped
+from stream_app.training.fitted import Terms
 from stream_app.training.recorded import Half, RecordedFile, read_recorded
 from stream_app.training.verdict import verdict
 
@@ -35,8 +36,8 @@ more comes back for 22 %."""
 DELTA: Final = 0.05 / len(TASKS)
 """All promises together hold with probability 95 %."""
 
-LLMS: Final = {"sentiment": "gpt-3.5-turbo-1106"}
-"""Whose recorded answers set the labels' cuts apart, for the task that has some to spare."""
+LLMS: Final[dict[str, tuple[str, ...]]] = {"sentiment": ("gpt-3.5-turbo-1106",)}
+"""Whose recorded answers say what asking is worth, for the task that has some to spare."""
 
 TIMEOUT_S: Final = 60.0
 """Nothing waits for these answers, and other work may share the cores."""
@@ -55,11 +56,10 @@ async def demo_policy(data: Path, models: TritonModels, version: int) -> Policy:
     made = {}
     for task in TASKS:
         files = [_read(data, task.name, *chosen) for chosen in FILES[task.name]]
-        terms = Terms(DELTA, made_at, each_file=True, llm=LLMS.get(task.name))
+        terms = Terms(DELTA, made_at, each_file=True, llms=LLMS.get(task.name, ()))
         found = await calibrate_on(models, task, files, terms, lambda _: None)
         made[task.name] = found.task
-        llm = LLMS.get(task.name)
-        print(verdict(task.name, found.task, None if llm is None else helped(found, llm)), flush=True)
+        print(verdict(task.name, found.task, helped(found, terms.llms, terms.prices)), flush=True)
     return Policy(name="demo", version=version, made_at=made_at, tasks=made)
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
-from stream_app.errors import SettingsError
-from stream_app.training.folder import labels_in, weights_sha256_in
-from stream_app.training.rows import LabelledRow
+from stream_app.training.folder import kind_in, labels_in, weights_sha256_in
+from stream_app.training.gold import Gold, gold_of
+from stream_app.training.rows import LabelledRow, MarkedRow
 
 Floats = NDArray[np.float32]
 BATCH_TEXTS = 256
@@ -59,17 +60,17 @@ class Figures:
 
 def load_scorer(folder: Path) -> TextScorer:
     """The scorer of a model folder's version 1, its weights checked against the config."""
-    version = folder / "1"
+    version, settings = folder / "1", {"kind": kind_in(folder).value}
     if (version / "model.onnx").exists():
         from stream_app.training.templates.minilm.scoring import Scorer as MinilmScorer  # noqa: PLC0415 - onnxruntime
 
-        return cast("TextScorer", MinilmScorer(version, weights_sha256_in(folder)))
+        return cast("TextScorer", MinilmScorer(version, weights_sha256_in(folder), settings))
     from stream_app.training.templates.fast.scoring import Scorer as FastScorer  # noqa: PLC0415 - numba
 
-    return cast("TextScorer", FastScorer(version, weights_sha256_in(folder)))
+    return cast("TextScorer", FastScorer(version, weights_sha256_in(folder), settings))
 
 
-def answer_rows(folder: Path, rows: Sequence[LabelledRow]) -> Answers:
+def answer_rows(folder: Path, rows: Sequence[LabelledRow] | Sequence[MarkedRow]) -> Answers:
     """Ask the model about every row, in batches."""
     scorer = load_scorer(folder)
     texts = [row.text.encode(errors="replace") for row in rows]
@@ -78,6 +79,59 @@ def answer_rows(folder: Path, rows: Sequence[LabelledRow]) -> Answers:
         labels=labels_in(folder),
         probabilities=np.concatenate([probabilities for probabilities, _ in parts]),
         known_shares=np.concatenate([known for _, known in parts]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MarkFigures:
+    """How one label of which any may be right was found, over the rows where it is known.
+
+    Precision and recall are of a probability of one half and more. Average precision is precision over all cuts
+    (scikit-learn's): a label drawn by lot has its share of yes.
+    """
+
+    known: int
+    yes: int
+    precision: float
+    recall: float
+    average_precision: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOfFigures:
+    """What a model card says of one set of rows where any of the labels may be right."""
+
+    rows: int
+    by_label: Mapping[str, MarkFigures]
+    known_share_low: float
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Over the labels that have both answers among the rows."""
+        return float(np.nanmean([each.average_precision for each in self.by_label.values()]))
+
+
+def any_of_figures(probabilities: NDArray[np.floating[Any]], known_shares: Floats, gold: Gold) -> AnyOfFigures:
+    """Each label by itself."""
+    return AnyOfFigures(
+        rows=len(probabilities),
+        by_label={
+            label: _mark_figures(probabilities[gold.known[:, at], at], gold.yes[gold.known[:, at], at])
+            for at, label in enumerate(gold.labels)
+        },
+        known_share_low=float(np.quantile(known_shares, 0.015)),
+    )
+
+
+def _mark_figures(probabilities: NDArray[np.floating[Any]], yes: NDArray[np.bool_]) -> MarkFigures:
+    said = probabilities >= 0.5
+    both = 0 < yes.sum() < yes.size
+    return MarkFigures(
+        known=yes.size,
+        yes=int(yes.sum()),
+        precision=_share(yes[said]),
+        recall=_share(said[yes]),
+        average_precision=float(average_precision_score(yes, probabilities)) if both else float("nan"),
     )
 
 
@@ -100,14 +154,7 @@ def figures(answers: Answers, rows: Sequence[LabelledRow]) -> Figures:
 
 def targets_of(rows: Sequence[LabelledRow], labels: Sequence[str]) -> NDArray[np.int64]:
     """Each row's place in the label set. Raises SettingsError for a label outside it."""
-    places = {label: at for at, label in enumerate(labels)}
-    foreign = sorted({row.label for row in rows} - places.keys())
-    if foreign:
-        raise SettingsError(
-            f"label {foreign[0]!r} is not one of the model's ({', '.join(labels)})",
-            advice="use rows of the same task",
-        )
-    return np.array([places[row.label] for row in rows], np.int64)
+    return gold_of(rows, labels).places
 
 
 def _share(right: NDArray[np.bool_]) -> float:

@@ -1,253 +1,191 @@
-"""Train a fast model: NB-SVM over hashed n-grams, pruned into one small table.
+"""Train a fast model: one small table of n-gram weights, and a last layer over the scores of a text's parts.
 
-Wang and Manning, "Baselines and Bigrams" (ACL 2012): binary n-grams scaled by their log-count ratio,
-then a linear SVM. Here every row has the norm 1/sqrt(count + 1), so that the model is one table of
-weights: the SVM is fitted on all n-grams, the features that weigh most are kept, and it is fitted
-again on those. Where the rows come from several domains, each domain's rows have a column of weights of
-their own beside the common one, and one more column tells the domains apart. A last layer over the scores
-of a text's parts turns them into probabilities; it is fitted on scores that come from models which never
-saw the text's group.
-
-One more column scales the n-grams by their rarity instead: the two kinds err on different texts, and
-the layer has the better of both.
+The layer turns scores into probabilities. It is fitted on scores that come from tables which never saw the text's
+group, and so is the learning curve: the same again with fewer rows. Everything that takes time is kept in `work`,
+so that an interrupted run goes on where it stood.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.svm import LinearSVC
 
-from stream_app.training.layer import Layer, fit_layer
-from stream_app.training.templates.fast import scoring
+from stream_app.training.corpus import Characters, Corpus
+from stream_app.training.gold import Gold
+from stream_app.training.layer import MEASURED_TOLERANCE, SERVED_TOLERANCE, Layer, fit_layer
+from stream_app.training.recipe import Recipe
+from stream_app.training.table import Floats, Packed, Places, Question, ask, fit_table, pack
+from stream_app.training.work import Work
 
-Floats = NDArray[np.float64]
-Targets = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share done, 0 to 1."""
 
-SHORT_CHARACTERS = 300
-"""Texts of a median length below this are learned from by their characters too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What decides the outcome of training, all of it recorded in the model card."""
-
-    with_characters: bool
-    rows_min: int
-    smoothing: float
-    penalty_c: float
-    rarity_penalty_c: float
-    features_max: int = 65_536
-    layer_c: float = 1.0
-    folds: int = 4
-    seed: int = 7
-
-
-LONG_TEXTS = Recipe(with_characters=False, rows_min=4, smoothing=1.0, penalty_c=1.0, rarity_penalty_c=0.03)
-SHORT_TEXTS = Recipe(with_characters=True, rows_min=2, smoothing=0.3, penalty_c=0.3, rarity_penalty_c=0.1)
-"""Chosen on the validation rows of reviews (long) and of comments (short)."""
-
-
-def recipe_for(texts: Sequence[str]) -> Recipe:
-    """The recipe for texts of this length."""
-    return SHORT_TEXTS if np.median([len(text) for text in texts]) < SHORT_CHARACTERS else LONG_TEXTS
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """Texts as rows of distinct features: a matrix of ones, and the hashed feature of each column."""
-
-    matrix: sparse.csr_array
-    features: NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The features kept, and a weight per feature and column (one column for two labels)."""
-
-    features: NDArray[np.int32]
-    weights: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A table as it is served: its features, int8 weights [features, columns], and a column's worth of one step."""
-
-    features: NDArray[np.int32]
-    weights: NDArray[np.int8]
-    steps: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What one column of weights answers: is it `positive`, asked of `rows` only.
-
-    `gate` asks for the domain; `by_rarity` scales features by how rare they are instead of by what they say of the
-    label, which errs on other texts.
-    """
-
-    rows: Mask
-    positive: Mask
-    gate: bool = False
-    by_rarity: bool = False
-
-    def of(self, chosen: NDArray[np.int64]) -> "Question":
-        """The same question of some of the rows."""
-        return replace(self, rows=self.rows[chosen], positive=self.positive[chosen])
+CURVE_SHARES = (0.125, 0.25, 0.5)
+"""The learning curve's points below all rows: each doubles the one before, and all cost half the training again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FastModel:
-    """A trained model, and the cross-fitted probabilities of its training rows [rows, labels]."""
+    """A trained model, and how it does on rows it did not see, by the rows it was trained on.
+
+    `held_out` maps the number of training rows to probabilities [rows, labels] from tables and layers that saw
+    no row of the same group; the most rows are those of all folds but one.
+    """
 
     table: Packed
     layer: Layer
     recipe: Recipe
-    cross_fitted: Floats
+    held_out: dict[int, Floats]
+
+    @property
+    def cross_fitted(self) -> Floats:
+        """Probabilities of all training rows [rows, labels], each from the models of the other folds."""
+        return self.held_out[max(self.held_out)]
+
+    def answers(self, texts: Sequence[str]) -> Floats:
+        """Probabilities of new texts [texts, labels], by the code that serves the model."""
+        scores = self.table.scores(texts, with_characters=self.recipe.with_characters)
+        labels = self.table.steps.size - self.layer.gate.shape[0]
+        return self.layer.probabilities(scores[:, :, :labels].reshape(len(texts), -1), scores[:, 0, labels:])
 
 
-class Characters:
-    """Texts into hashed features, by the same compiled code that serves the models."""
-
-    def __init__(self) -> None:
-        self._tables = scoring.character_tables()
-
-    def corpus(self, texts: Sequence[str], *, with_characters: bool) -> Corpus:
-        """The texts' n-grams; with_characters adds the 3-5-grams of their characters."""
-        found, pointers = scoring.distinct_features(*joined(texts), *self._tables, with_characters)
-        features, columns = np.unique(found, return_inverse=True)
-        ones = np.ones(found.size, np.float32)
-        return Corpus(
-            sparse.csr_array((ones, columns.astype(np.int32), pointers), shape=(len(texts), features.size)),
-            features.astype(np.int32),
-        )
-
-    def distinct_words(self, texts: Sequence[str]) -> NDArray[np.int32]:
-        """The distinct word features of each text, one text after the other."""
-        return scoring.distinct_words(*joined(texts), *self._tables)[0]
-
-    def scores(self, table: Packed, texts: Sequence[str], *, with_characters: bool) -> Floats:
-        """The texts' scores by the served code, [texts, segments, columns], in units of weight."""
-        no_words = scoring.table(np.zeros(0, np.int32), np.zeros(0, np.uint8))
-        learned = scoring.table(table.features, table.weights)
-        served = scoring.FastText(learned, no_words, with_characters)
-        parts, _ = served.scores([text.encode(errors="replace") for text in texts])
-        return np.asarray(parts * table.steps)
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    seen: Places
+    unseen: Places
 
 
-def joined(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The texts as UTF-8 in one buffer; a lone surrogate, which JSON can hold, becomes a question mark."""
-    return scoring.joined([text.encode(errors="replace") for text in texts])
+class _Steps:
+    """Progress over tables that are fitted, each at its cost, all of which together are `whole`."""
+
+    def __init__(self, progress: Progress, whole: float) -> None:
+        self._progress, self._whole, self._done = progress, whole, 0.0
+
+    def next(self, doing: str, cost: float) -> None:
+        """The next table is begun."""
+        self._progress(doing, min(1.0, self._done / self._whole))
+        self._done += cost
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a run is about, and the work kept of it."""
+
+    texts: Sequence[str]
+    gold: Gold
+    groups: Sequence[str]
+    domains: Places
+    recipe: Recipe
+    corpus: Corpus
+    questions: Sequence[Question]
+    work: Work
+    steps: _Steps
 
 
 def fit(
     texts: Sequence[str],
-    targets: Targets,
+    gold: Gold,
     groups: Sequence[str],
-    domains: Targets,
+    domains: Places,
     recipe: Recipe,
+    work: Work,
     progress: Progress,
+    curve_shares: Sequence[float] = CURVE_SHARES,
 ) -> FastModel:
     """Train on all rows; the last layer on scores from models of other groups' rows.
 
     `domains` numbers each row's domain from 0; all zero where there is one. Raises ValueError when the rows cannot
     be cut into folds that all hold every label.
     """
-    characters = Characters()
     progress("reading n-grams", 0.0)
-    corpus = characters.corpus(texts, with_characters=recipe.with_characters)
-    questions = ask(targets, domains)
-    folds = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=recipe.seed)
-    scores = np.zeros((len(texts), len(scoring.SEGMENTS), len(questions)))
-    kinds = targets * (int(domains.max()) + 1) + domains
-    splits = cast("Iterable[tuple[Targets, Targets]]", folds.split(corpus.matrix, kinds, groups))
-    for number, (seen, unseen) in enumerate(splits):
-        progress("cross-fitting", (number + 0.5) / (recipe.folds + 1))
-        part = Corpus(corpus.matrix[seen], corpus.features)
-        table = pack(fit_table(part, [question.of(seen) for question in questions], recipe))
-        found = _chosen(texts, unseen)
-        scores[unseen] = characters.scores(table, found, with_characters=recipe.with_characters)
-    progress("fitting on all rows", recipe.folds / (recipe.folds + 1))
-    table = pack(fit_table(corpus, questions, recipe))
-    labels = sum(not question.gate for question in questions)
-    flat, gate_scores = scores[:, :, :labels].reshape(len(texts), -1), scores[:, 0, labels:]
-    layer = fit_layer(flat, gate_scores, targets, domains, recipe.layer_c)
+    corpus = Characters().corpus(texts, with_characters=recipe.with_characters)
+    steps = _Steps(progress, 1 + recipe.folds * (1 + sum(curve_shares)))
+    run = _Rows(texts, gold, groups, domains, recipe, corpus, ask(gold, domains), work, steps)
+    folds = _folds(run)
+    scores = _cross_scores(run, folds, 1.0, "cross-fitting")
+    steps.next("fitting on all rows", 1)
+    table = pack(fit_table(corpus, run.questions, recipe, work.part("all")))
+    layer = _layer(run, scores, np.arange(len(texts)), SERVED_TOLERANCE)
+    held_out = {_seen(folds): work.array("1-held-out", lambda: _held_out(run, folds, scores))}
+    for share in curve_shares:
+        held_out |= _curve_point(run, folds, share)
     progress("fitted", 1.0)
-    return FastModel(table, layer, recipe, layer.probabilities(flat, gate_scores))
+    return FastModel(table, layer, recipe, dict(sorted(held_out.items())))
 
 
-def ask(targets: Targets, domains: Targets) -> list[Question]:
-    """The columns: each label against the rest of all rows and of each domain's, then the domains themselves.
-
-    Two labels need one column, two domains likewise: one margin says both.
-    """
-    label_count, domain_count = int(targets.max()) + 1, int(domains.max()) + 1
-    everything = np.ones(targets.size, np.bool_)
-    scopes = [everything] + [domains == number for number in range(domain_count) if domain_count > 1]
-    labels = [1] if label_count == 2 else range(label_count)
-    gates = range(0) if domain_count == 1 else [1] if domain_count == 2 else range(domain_count)
-    return [
-        *(Question(scope, targets == label) for scope in scopes for label in labels),
-        *(Question(everything, targets == label, by_rarity=True) for label in labels),
-        *(Question(everything, domains == number, gate=True) for number in gates),
-    ]
+def _folds(run: _Rows) -> list[_Fold]:
+    folds = StratifiedGroupKFold(run.recipe.folds, shuffle=True, random_state=run.recipe.seed)
+    kinds = run.gold.strata * (int(run.domains.max()) + 1) + run.domains
+    splits = cast("Iterable[tuple[Places, Places]]", folds.split(run.corpus.matrix, kinds, run.groups))
+    return [_Fold(seen, unseen) for seen, unseen in splits]
 
 
-def _chosen(texts: Sequence[str], rows: Targets) -> list[str]:
+def _seen(folds: Sequence[_Fold]) -> int:
+    return round(float(np.mean([fold.seen.size for fold in folds])))
+
+
+def _cross_scores(run: _Rows, folds: Sequence[_Fold], share: float, doing: str) -> Floats:
+    """Scores [rows, segments, columns] from tables that saw other groups' rows, or a share of those groups."""
+
+    def scores(number: int, fold: _Fold) -> Floats:
+        kept = run.work.part(f"{share:g}-fold-{number}")
+        part = Corpus(run.corpus.matrix[fold.seen], run.corpus.features)
+        table = pack(fit_table(part, [each.of(fold.seen) for each in run.questions], run.recipe, kept))
+        return table.scores(_chosen(run.texts, fold.unseen), with_characters=run.recipe.with_characters)
+
+    parts = list[Floats]()
+    for number, fold in enumerate(folds):
+        run.steps.next(doing, share)
+        parts.append(run.work.array(f"{share:g}-scores-{number}", lambda at=number, fold=fold: scores(at, fold)))
+    found = np.zeros((len(run.texts), *parts[0].shape[1:]))
+    for fold, part in zip(folds, parts, strict=True):
+        found[fold.unseen] = part
+    return found
+
+
+def _curve_point(run: _Rows, folds: Sequence[_Fold], share: float) -> dict[int, Floats]:
+    """The point of the curve where a share of the groups is learned from; none where that is too few rows."""
+    fewer = [_Fold(some_groups(run.groups, fold.seen, share, run.recipe.seed), fold.unseen) for fold in folds]
+    try:
+        scores = _cross_scores(run, fewer, share, "learning curve")
+        answers = run.work.array(f"{share:g}-held-out", lambda: _held_out(run, folds, scores))
+    except ValueError:  # a label has no row left
+        return {}
+    return {_seen(fewer): answers}
+
+
+def some_groups(groups: Sequence[str], rows: Places, share: float, seed: int) -> Places:
+    """Of `rows` those of a share of the groups: the same groups and more for a larger share."""
+    owners = np.asarray(groups)[rows]
+    names = np.unique(owners)
+    order = np.random.default_rng(seed).permutation(names)
+    return rows[np.isin(owners, order[: round(share * names.size)])]
+
+
+def _held_out(run: _Rows, folds: Sequence[_Fold], scores: Floats) -> Floats:
+    """Probabilities [rows, labels], each fold's by a layer that was fitted on the other folds' scores."""
+    found = np.zeros((len(run.texts), len(run.gold.labels)))
+    every = np.arange(len(run.texts))
+    for fold in folds:
+        layer = _layer(run, scores, np.setdiff1d(every, fold.unseen), MEASURED_TOLERANCE)
+        found[fold.unseen] = layer.probabilities(*_layer_scores(run, scores[fold.unseen]))
+    return found
+
+
+def _layer(run: _Rows, scores: Floats, rows: Places, tolerance: float) -> Layer:
+    flat, gate_scores = _layer_scores(run, scores[rows])
+    return fit_layer(flat, gate_scores, run.gold.of(rows), run.domains[rows], run.recipe.layer_c, tolerance)
+
+
+def _layer_scores(run: _Rows, scores: Floats) -> tuple[Floats, Floats]:
+    """The labels' scores [rows, segments x columns], and the gate's [rows, gate columns]."""
+    labels = sum(not question.gate for question in run.questions)
+    return scores[:, :, :labels].reshape(len(scores), -1), scores[:, 0, labels:]
+
+
+def _chosen(texts: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
     numbers: list[int] = rows.tolist()
     return [texts[number] for number in numbers]
-
-
-def fit_table(corpus: Corpus, questions: Sequence[Question], recipe: Recipe) -> Table:
-    """Fit what asks for labels, keep the features that weigh most in any of it, fit everything on those."""
-    seen = np.bincount(corpus.matrix.indices, minlength=corpus.features.size)
-    kept = np.flatnonzero(seen >= recipe.rows_min)
-    matrix = corpus.matrix[:, kept]
-    worth = np.zeros(kept.size)
-    for question in questions:
-        if not question.gate:
-            held = np.bincount(matrix[question.rows].indices, minlength=kept.size)
-            worth = np.maximum(worth, np.abs(_fit_column(matrix, question, recipe)) * np.sqrt(held))
-    kept = kept[np.sort(np.argsort(-worth, kind="stable")[: recipe.features_max])]
-    matrix = corpus.matrix[:, kept]
-    return Table(corpus.features[kept], np.stack([_fit_column(matrix, each, recipe) for each in questions], 1))
-
-
-def _fit_column(matrix: sparse.csr_array, question: Question, recipe: Recipe) -> Floats:
-    asked, positive = matrix[question.rows], question.positive[question.rows]
-    scales = _rarity(asked) if question.by_rarity else _ratio(asked, positive, recipe.smoothing)
-    norms = 1 / np.sqrt(np.diff(asked.indptr) + 1.0)
-    values = np.repeat(norms, np.diff(asked.indptr)) * scales[asked.indices]
-    # liblinear takes 32-bit indices only
-    narrow = (asked.indices.astype(np.int32), asked.indptr.astype(np.int32))
-    penalty_c = recipe.rarity_penalty_c if question.by_rarity else recipe.penalty_c
-    svm = LinearSVC(C=penalty_c, random_state=recipe.seed)
-    svm.fit(sparse.csr_matrix((values, *narrow), shape=asked.shape), positive)
-    # a feature that the asked rows do not hold says nothing: liblinear leaves its coefficient at 0
-    return np.asarray(svm.coef_[0] * scales)
-
-
-def _ratio(asked: sparse.csr_array, positive: Mask, smoothing: float) -> Floats:
-    """The log of how much likelier each feature is in a positive row: naive Bayes' weights."""
-    inside = smoothing + np.asarray(asked[positive].sum(axis=0)).ravel()
-    outside = smoothing + np.asarray(asked[~positive].sum(axis=0)).ravel()
-    return np.log(inside / inside.sum()) - np.log(outside / outside.sum())
-
-
-def _rarity(asked: sparse.csr_array) -> Floats:
-    """Half the log of the inverse share of rows that hold each feature."""
-    held = np.asarray(asked.sum(axis=0)).ravel()
-    return np.log((asked.indptr.size - 1) / (1 + held)) / 2
-
-
-def pack(table: Table) -> Packed:
-    """The table as int8. The few largest weights are clipped, so that the many small ones keep their steps."""
-    steps = np.maximum(np.quantile(np.abs(table.weights), 0.9995, axis=0), 1e-9) / 127
-    return Packed(table.features, np.rint(table.weights / steps).clip(-127, 127).astype(np.int8), steps)

@@ -61,7 +61,7 @@ def sentiment_tiers(fast: Answers, minilm: Answers, rows: Sequence[LabelledRow])
 
 def baseline(name: str, data: Path) -> dict[str, float]:
     """scikit-learn's TF-IDF over 1-2-grams with LogisticRegression, trained on the shipped model's rows."""
-    rows = training_set(name, data).rows
+    rows = cast("Sequence[LabelledRow]", training_set(name, data).rows)
     model = cast("Any", make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000)))
     model.fit([row.text for row in rows], [row.label for row in rows])
     return {

@@ -1,8 +1,9 @@
 """A Triton model folder, written whole: config, labels, code, weights and model card.
 
-NAME/config.pbtxt      text in; PROBABILITIES and KNOWN_SHARE out; the weights' sha-256
+NAME/config.pbtxt      text in; PROBABILITIES and KNOWN_SHARE out; one_of or any_of; the weights' sha-256
 NAME/labels.txt        a label a line, in the order of the output
 NAME/MODEL_CARD.md     data, figures, limits
+NAME/learning_curve.svg  accuracy by the number of training rows, where it was measured
 NAME/1/model.py        Triton's side, the same for every model
 NAME/1/scoring.py      the model's code, the same for every model of its kind
 NAME/1/...             its weights
@@ -17,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 
 from stream_app.errors import SettingsError
+from stream_app.training.gold import Gold, TaskKind
 
 _CONFIG = """\
 name: "{name}"
@@ -31,14 +33,15 @@ output [
 ]
 dynamic_batching {{ max_queue_delay_microseconds: {queue_delay_us} }}
 instance_group [ {{ count: 1 kind: {instance_kind} }} ]
+parameters {{ key: "kind" value {{ string_value: "{kind}" }} }}
 parameters {{ key: "weights_sha256" value {{ string_value: "{weights_sha256}" }} }}
 """
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What differs between kinds of models in the way Triton runs them."""
+class Form:
+    """What differs between forms of models in the way Triton runs them."""
 
     template: str
     batch_texts_max: int
@@ -46,8 +49,8 @@ class Kind:
     instance_kind: str
 
 
-FAST = Kind("fast", batch_texts_max=1024, queue_delay_us=200, instance_kind="KIND_CPU")
-MINILM = Kind("minilm", batch_texts_max=32, queue_delay_us=2000, instance_kind="KIND_AUTO")
+FAST = Form("fast", batch_texts_max=1024, queue_delay_us=200, instance_kind="KIND_CPU")
+MINILM = Form("minilm", batch_texts_max=32, queue_delay_us=2000, instance_kind="KIND_AUTO")
 """A MiniLM batch of 32 long texts takes about half a second on a core: more would only wait."""
 
 
@@ -63,11 +66,16 @@ def check_target(folder: Path, labels: Sequence[str], *, replace: bool) -> None:
 
 
 def write_folder(
-    folder: Path, kind: Kind, labels: Sequence[str], card: str, write_weights: Callable[[Path], str]
+    folder: Path,
+    form: Form,
+    gold: Gold,
+    write_weights: Callable[[Path], str],
+    describe: Callable[[Path], None],
 ) -> str:
     """Write the model beside `folder`, then move it there whole; returns the weights' sha-256.
 
-    `write_weights` puts the weights into the version folder it is given and returns their sha-256.
+    `write_weights` puts the weights into the version folder it is given and returns their sha-256; `describe` is
+    given the finished model, to measure it and to write its card into it. Nothing is there before all is.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
@@ -75,10 +83,10 @@ def write_folder(
         version.mkdir(parents=True)
         weights_sha256 = write_weights(version)
         (version / "model.py").write_text(template("triton_model.py"))
-        (version / "scoring.py").write_text(template(kind.template, "scoring.py"))
-        (version.parent / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
-        (version.parent / "MODEL_CARD.md").write_text(card)
-        (version.parent / "config.pbtxt").write_text(_config(folder.name, kind, len(labels), weights_sha256))
+        (version / "scoring.py").write_text(template(form.template, "scoring.py"))
+        (version.parent / "labels.txt").write_text("".join(f"{label}\n" for label in gold.labels))
+        (version.parent / "config.pbtxt").write_text(_config(folder.name, form, gold, weights_sha256))
+        describe(version.parent)
         if folder.exists():
             shutil.rmtree(folder)
         version.parent.rename(folder)
@@ -97,20 +105,29 @@ def labels_in(folder: Path) -> tuple[str, ...]:
 
 def weights_sha256_in(folder: Path) -> str:
     """The weights' sha-256 that a model folder's config names. Raises SettingsError where it names none."""
-    found = re.search(
-        r'"weights_sha256" value \{ string_value: "([0-9a-f]{64})"', (folder / "config.pbtxt").read_text()
-    )
+    found = _parameters(folder).get("weights_sha256")
     if found is None:
         raise SettingsError(f"{folder}/config.pbtxt names no weights_sha256", advice="train the model again")
-    return found[1]
+    return found
 
 
-def _config(name: str, kind: Kind, labels: int, weights_sha256: str) -> str:
+def kind_in(folder: Path) -> TaskKind:
+    """Whether one label is right or any, as a model folder's config says; one where it says nothing."""
+    return TaskKind(_parameters(folder).get("kind", TaskKind.ONE_OF))
+
+
+def _parameters(folder: Path) -> dict[str, str]:
+    lines = (folder / "config.pbtxt").read_text()
+    return dict(re.findall(r'key: "(\w+)" value \{ string_value: "([^"]*)"', lines))
+
+
+def _config(name: str, form: Form, gold: Gold, weights_sha256: str) -> str:
     return _CONFIG.format(
         name=name,
-        labels=labels,
+        kind=gold.kind,
+        labels=len(gold.labels),
         weights_sha256=weights_sha256,
-        batch_texts_max=kind.batch_texts_max,
-        queue_delay_us=kind.queue_delay_us,
-        instance_kind=kind.instance_kind,
+        batch_texts_max=form.batch_texts_max,
+        queue_delay_us=form.queue_delay_us,
+        instance_kind=form.instance_kind,
     )

@@ -6,6 +6,7 @@ others by what the LLM's recorded answers gain; how strict all of them are toget
 (Deferral by expected gain: Jitkrittum et al. 2023, arXiv 2307.02764.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,14 @@ from stream_app.routing.models import FloatArray
 from stream_app.training.cut import Judged, log_odds
 
 GAIN_COVERAGE = 0.85
-"""The labels' cuts are set apart where gain would accept this share: around there a cascade usually ends up."""
+"""The labels' cuts are set apart where gain would accept this share, where none is asked for: it is usual."""
 ROWS_MIN = 100
 """A label with fewer recorded answers is judged by all labels' rows together."""
 RIDGE = 1.0
 CONFIDENCE_MAX = 0.9995
 STEPS = 2_000
+SMOOTH_ROWS = 51
+"""Neighbours whose value is taken together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,10 @@ class Recorded:
     right: BoolArray
 
 
-def label_offsets(tiers: list[Judged], recorded: Recorded, labels: int) -> Float64Array:
-    """By how much, in log-odds, each label's cut lies above the lowest one's.
+def label_offsets(
+    tiers: Sequence[Judged], recorded: Recorded, labels: int, coverage: float = GAIN_COVERAGE
+) -> Float64Array:
+    """By how much, in log-odds, each label's cut lies above the lowest one's, where `coverage` is to be accepted.
 
     P(LLM right | the small model's label and confidence) is fitted per label, on the last tier's answers; a label's
     cut is where that chance no longer exceeds the confidence by more than some margin, one margin for all labels.
@@ -48,10 +53,39 @@ def label_offsets(tiers: list[Judged], recorded: Recorded, labels: int) -> Float
     cuts = np.full(labels, CONFIDENCE_MAX)
     for margin in np.unique(np.concatenate(gains)):
         cuts = np.array([_first(grid, gain <= margin) for gain in gains])
-        if (covered >= cuts[given]).any(axis=0).mean() >= GAIN_COVERAGE:
+        if (covered >= cuts[given]).any(axis=0).mean() >= coverage:
             break
     offsets = log_odds(cuts)
     return offsets - offsets.min()
+
+
+def saving_cuts(tier: Judged, value: Float64Array, labels: int, share: float) -> Float64Array:
+    """The label's cuts [labels] that escalate about `share` of the rows, those worth most; 0 accepts a label whole.
+
+    `value` [N] is what asking about each row is expected to save. It is smoothed over rows of one label alike in
+    confidence; from the sure end down, a label's cut is only as low as the smoothed value stays small above it.
+    """
+    level = np.full(len(value), -np.inf)
+    for label in range(labels):
+        rows = np.flatnonzero(tier.label == label)
+        order = rows[np.argsort(-tier.confidence[rows], kind="stable")]
+        level[order] = np.maximum.accumulate(_smoothed(value[order]))
+    asked = round(share * len(value))
+    cuts = np.zeros(labels)
+    for row in np.argsort(-level, kind="stable")[:asked]:
+        label = tier.label[row]
+        cuts[label] = max(cuts[label], np.nextafter(np.float32(tier.confidence[row]), np.float32(2)))
+    return np.minimum(cuts, 1.0)
+
+
+def _smoothed(value: Float64Array) -> Float64Array:
+    """The mean over SMOOTH_ROWS neighbours, fewer at the ends."""
+    if not len(value):
+        return value
+    sums = np.concatenate([[0.0], np.cumsum(value)])
+    places = np.arange(len(value))
+    low, high = np.maximum(0, places - SMOOTH_ROWS // 2), np.minimum(len(value), places + SMOOTH_ROWS // 2 + 1)
+    return (sums[high] - sums[low]) / (high - low)
 
 
 def _first(grid: Float64Array, where: BoolArray) -> float:

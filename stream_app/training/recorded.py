@@ -24,6 +24,8 @@ class RecordedRow(LabelledRow):
 
     llm: tuple[tuple[str, str | None], ...] = ()
     prompt_chars: int | None = None
+    domain: str | None = None
+    source: str | None = None
 
     @property
     def prompt_tokens(self) -> float:
@@ -90,16 +92,23 @@ def _row(line: bytes, task: str, place: str, number: int) -> RecordedRow | None:
         return None
     if not isinstance(text, str) or not isinstance(label, str):
         raise SettingsError(f"{place} needs the text fields `text` and `label` (or `labels`: task -> label)")
-    group, style, chars = fields.get("group"), fields.get("style"), fields.get("prompt_chars")
+    group, chars = fields.get("group"), fields.get("prompt_chars")
+    style, domain, source = (_text(fields.get(name)) for name in ("style", "domain", "source"))
     return RecordedRow(
         id=str(fields.get("id", number)),
         text=text,
         label=label,
         group=None if group is None else str(group),
-        style=style if isinstance(style, str) else None,
+        style=style,
         llm=tuple((fields.get("llm") or {}).items()),
         prompt_chars=chars if isinstance(chars, int) else None,
+        domain=domain,
+        source=source,
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _label(fields: dict[str, Any], task: str) -> object:

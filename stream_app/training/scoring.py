@@ -7,6 +7,7 @@ import numpy as np
 
 from stream_app.classify.triton import TritonModels
 from stream_app.routing.decide import Routed, TaskRouter
+from stream_app.routing.holding import hold_all
 from stream_app.routing.models import Scores, ServedModel
 
 REQUEST_TEXTS = 32
@@ -47,7 +48,7 @@ async def route(models: TritonModels, router: TaskRouter, texts: Sequence[str], 
     while (need := routing.need) is not None:
         asked = [texts[int(row)] for row in need.rows]
         routing.give([await score(models, model, asked, progress) for model in need.models])
-    return routing.routed
+    return hold_all(router.share, routing.routed)
 
 
 def route_scored(router: TaskRouter, texts: Sequence[str], scores: dict[str, Scores]) -> Routed:
@@ -55,4 +56,4 @@ def route_scored(router: TaskRouter, texts: Sequence[str], scores: dict[str, Sco
     routing = router.begin(texts)
     while (need := routing.need) is not None:
         routing.give([scores[model.name].rows(need.rows) for model in need.models])
-    return routing.routed
+    return hold_all(router.share, routing.routed)

@@ -1,44 +1,65 @@
 """Train the models that are shipped: `python -m stream_app.training.shipped NAME --data DIR --out DIR`."""
 
 import argparse
-import random
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
+from stream_app.training.evaluation import Figures
+from stream_app.training.making import TrainingSet
 from stream_app.training.rows import LabelledRow, in_half_a, read_rows
-from stream_app.training.train import KindName, TrainingSet, train_rows
+from stream_app.training.train import ModelForm, train_rows
 
-NAMES = ("sentiment_fast", "toxicity_fast", "sentiment_minilm")
+NAMES = ("sentiment_fast", "toxicity_fast", "department_fast", "sentiment_minilm")
+UNSHIPPED = ("toxicity_minilm",)
+"""Made by the same command, left out of the repository: another 23 MB."""
 PRODUCT_ROWS_MINILM = 12_000
 """Product reviews beside 24,799 film reviews: MiniLM learns an hour on one core as it is."""
+
+DEPARTMENT_LIMITS = (
+    "`kitchen` and `kitchen_housewares` are one department from two sources, `dvd` and `video` nearly one.",
+    "Ten departments came lower-cased and tokenised only; endings split off were joined again, traces may be left.",
+)
+_SPLIT_OFF = re.compile(r" (n't|'(?:s|re|ve|ll|d|m))\b")
 
 
 def training_set(name: str, data: Path) -> TrainingSet:
     """The rows a shipped model is trained on."""
+    if name == "department_fast":
+        rows = departments(data / "product_reviews_train.jsonl.gz")
+        sources = ["product_reviews_train, its rows with a domain"]
+        return TrainingSet([joined_up(row) for row in rows], sources, limits=DEPARTMENT_LIMITS)
     films = read_rows(data / "imdb_train.jsonl.gz")
     products = read_rows(data / "product_reviews_train.jsonl.gz")
     if name == "sentiment_fast":
         domains = ["films"] * len(films) + ["products"] * len(products)
         return TrainingSet(films + products, ["imdb_train", "product_reviews_train"], domains=domains)
-    if name == "toxicity_fast":
+    if name.startswith("toxicity_"):
         rows = read_rows(data / "toxicity_train.jsonl.gz")
         # Short comments alone would leave most English words unknown.
         return TrainingSet(rows, ["toxicity_train"], vocabulary=[row.text for row in films + products])
-    sample = random.Random(7).sample(raw_rows(products), PRODUCT_ROWS_MINILM)  # noqa: S311 - repeatable, not secret
+    sample = Random(7).sample(raw_rows(products), PRODUCT_ROWS_MINILM)  # noqa: S311 - repeatable, not secret
     return TrainingSet(films + sample, ["imdb_train", f"{PRODUCT_ROWS_MINILM:,} raw rows of product_reviews_train"])
 
 
 def validation_sets(task: str, data: Path) -> Mapping[str, Sequence[LabelledRow]]:
-    """The rows a shipped model's card reports on; none of them was trained on."""
+    """The rows a shipped model's card reports on; none of them was trained on.
+
+    The test rows are not among them: they are for the final candidates, once.
+    """
     if task == "toxicity":
         return {name: read_rows(data / f"{name}.jsonl.gz") for name in ("toxicity_validation", "toxicity_llm_replay")}
+    if task == "department":
+        rows = departments(data / "product_reviews_validation.jsonl.gz")
+        return {"validation": rows, "validation, raw": raw_rows(rows)}
     films = read_rows(data / "imdb_llm_calibration.jsonl.gz")
     return {
         "films, half A": [row for row in films if in_half_a(row)],
         "films, half B": [row for row in films if not in_half_a(row)],
         "products, validation, raw": raw_rows(read_rows(data / "product_reviews_validation.jsonl.gz")),
-        "products, test, raw": raw_rows(read_rows(data / "product_reviews_test.jsonl.gz")),
     }
 
 
@@ -47,28 +68,40 @@ def raw_rows(rows: Sequence[LabelledRow]) -> list[LabelledRow]:
     return [row for row in rows if row.style == "raw"]
 
 
+def departments(path: Path) -> list[LabelledRow]:
+    """The rows that name their department, labelled with it."""
+    return read_rows(path, label_field="domain")
+
+
+def joined_up(row: LabelledRow) -> LabelledRow:
+    """The row with the clitics that a tokenised source split off put back: "do n't" as people write it.
+
+    Ten of the fifteen departments come tokenised only, and a model would take "n't" for the name of a department.
+    """
+    return row if row.style == "raw" else replace(row, text=_SPLIT_OFF.sub(r"\1", row.text))
+
+
 def main() -> None:
-    """Train one shipped model into `--out`, replacing what is there."""
+    """Train one shipped model into `--out`, replacing what is there; go on with a run that was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=(*NAMES, *UNSHIPPED))
     parser.add_argument("--data", type=Path, required=True, help="the folder of the evaluation data")
     parser.add_argument("--out", type=Path, default=Path("triton_models"))
-    parser.add_argument("--work", type=Path, default=None, help="keep and resume a MiniLM checkpoint here")
     asked = parser.parse_args()
-    task, _, kind = asked.name.partition("_")
-    kinds: dict[str, KindName] = {"fast": "fast", "minilm": "minilm"}
+    task, _, form = asked.name.partition("_")
+    forms: dict[str, ModelForm] = {"fast": "fast", "minilm": "minilm"}
     trained = train_rows(
         training_set(asked.name, asked.data),
         task=task,
         folder=asked.out / asked.name,
-        kind=kinds[kind],
+        model=forms[form],
         validation=validation_sets(task, asked.data),
-        replace=True,
-        work_dir=asked.work,
+        replace_model=True,
         progress=_Lines().show,
     )
     for name, found in trained.figures.items():
-        print(f"{name}: {found.accuracy:.4f} of {found.rows:,} right")
+        if isinstance(found, Figures):
+            print(f"{name}: {found.accuracy:.4f} of {found.rows:,} right")
 
 
 class _Lines:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_app.errors import SettingsError
+from stream_app.routing.calibration import Float64Array
 from stream_app.routing.certification import rows_needed
 from stream_app.routing.models import IndexArray
 from stream_app.training.recorded import RecordedFile, RecordedRow
@@ -26,7 +27,7 @@ class Parts:
 
 def split(rows: Sequence[RecordedRow]) -> Parts:
     """Each row's part from a hash of its group, else of its text: the same on every run and every machine."""
-    places = np.array([_place(row.text if row.group is None else row.group) for row in rows])
+    places = _places(rows, b"shunt calibrate")
     first, second = CALIBRATION_SHARE, CALIBRATION_SHARE + CERTIFICATION_SHARE
     return Parts(
         np.flatnonzero(places < first),
@@ -35,9 +36,18 @@ def split(rows: Sequence[RecordedRow]) -> Parts:
     )
 
 
-def _place(name: str) -> float:
-    """A number in [0, 1) that only the name decides. The prefix keeps it apart from other hash splits."""
-    digest = hashlib.sha256(b"shunt calibrate\0" + name.encode("utf-8", "replace")).digest()
+def folds(rows: Sequence[RecordedRow], count: int) -> IndexArray:
+    """A fold below `count` for each row, the same for all rows of a group, whatever their part."""
+    return (_places(rows, b"shunt folds") * count).astype(np.intp)
+
+
+def _places(rows: Sequence[RecordedRow], purpose: bytes) -> Float64Array:
+    """A number in [0, 1) for each row that only its group, else its text, decides. The purpose keeps splits apart."""
+    return np.array([_place(row.text if row.group is None else row.group, purpose) for row in rows])
+
+
+def _place(name: str, purpose: bytes) -> float:
+    digest = hashlib.sha256(purpose + b"\0" + name.encode("utf-8", "replace")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.training.fast import Characters
+from stream_app.training.corpus import Characters
 from stream_app.training.languages import function_words
 
 TEXTS_PER_OCCURRENCE = 14_000

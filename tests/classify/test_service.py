@@ -261,7 +261,7 @@ async def test_a_drain_ends_while_triton_is_away(stack, make_topic, unique_name)
     produce(stack.bootstrap_servers, names.input, [event(number, "good") for number in range(100)], partitions=1)
     stop = asyncio.Event()
     async with classify_lane(settings, Metrics()) as lane:
-        lane._batch_work._decider = decider = NeverDecides()
+        lane._batch_work.policing.decider = decider = NeverDecides()
         task = asyncio.create_task(lane.run(stop))
         await asyncio.wait_for(decider.asked.wait(), 30)
         stop.set()
@@ -290,6 +290,7 @@ async def test_outputs_with_another_partition_count(stack, make_topic, unique_na
         ("-review", 1),
     ):
         make_topic(partitions=count, name=f"{name}{use}")
+    make_topic(name=f"{name}-control", cleanup_policy="compact")
     settings = pipeline(stack, lambda **_: None, lambda _: name)
     keys = [f"k{number % 7}".encode() for number in range(210)]
     produce(stack.bootstrap_servers, name, [event(n, "good") for n in range(210)], partitions=3, keys=keys)

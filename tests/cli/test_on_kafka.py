@@ -81,21 +81,22 @@ def test_topics_are_made_once_and_shown(pipeline: Pipeline) -> None:
     """A dry run changes nothing, a second run changes nothing, and the decisions have the input's partitions."""
     dry = pipeline.shunt("topics", "create", "--partitions", "3", "--dry-run")
     assert dry.status == 0
-    assert dry.out.count("would be made") == 6
     connection = Connection(pipeline.kafka)
     names = list(pipeline.kafka.names.model_dump().values())
+    assert dry.out.count("would be made") == len(names)
     assert run_apart(look_up(connection, names)) == {}
 
     made = pipeline.shunt("topics", "create", "--partitions", "3", "--escalation-partitions", "2")
     assert made.status == 0, made.err
-    assert made.out.count(" made\n") == 6
+    assert made.out.count(" made\n") == len(names)
     assert made.out.rstrip().endswith("shunt check")
     found = run_apart(look_up(connection, names))
     assert {name: topic.partitions for name, topic in found.items()} == {
-        name: 2 if name.endswith(("-escalations", "-parked")) else 3 for name in names
+        name: 1 if name.endswith("-control") else 2 if name.endswith(("-escalations", "-parked")) else 3
+        for name in names
     }
     assert found[f"{pipeline.topic}-dlq"].message_bytes_max > found[pipeline.topic].message_bytes_max
-    assert pipeline.shunt("topics", "create").out.count(" exists\n") == 6
+    assert pipeline.shunt("topics", "create").out.count(" exists\n") == len(names)
 
 
 def test_topics_that_do_not_fit_are_named(pipeline: Pipeline, stack: Stack) -> None:
@@ -148,6 +149,14 @@ def test_check_names_what_is_missing_and_what_to_change(pipeline: Pipeline, stac
     assert several.status == 1
     assert "✓ LLM 1" in several.out
     assert "✗ LLM 2" in several.out
+    own = f'[[llm.endpoints]]\nbase_url = "{llm_url}"\nmodel = "own"\nsecond_opinion = true\n'
+    own += "usd_per_million_input = 0\nusd_per_million_output = 0\n"
+    pipeline.write(triton=stack.triton_grpc, llm_url=llm_url, more=own)
+    twice = pipeline.shunt("check")
+    assert twice.status == 0, twice.out
+    assert "✓ LLM, second opinion" in twice.out
+    assert "! second opinion" in twice.out
+    assert "expects nothing of own beside gpt-4o-mini: it is never asked" in twice.out
     pipeline.write(triton=stack.triton_grpc, llm_url="https://llm.invalid/v1")
     assert "OPENAI_API_KEY" in pipeline.shunt("check").out
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream_app.cli.lines import json_line, printable, readable_line
@@ -71,6 +71,7 @@ json_values = st.recursive(
 )
 
 
+@example([{"": "a text under no name at all"}])
 @given(st.lists(json_values, max_size=8))
 def test_any_topic_can_be_looked_at(values: list[Any]) -> None:
     """Whatever stands on the topic, inference ends, and the file written from it can be read."""

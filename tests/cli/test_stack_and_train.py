@@ -30,7 +30,7 @@ def test_train_writes_a_model_folder_and_says_how_good_it_is(tmp_path: Path) -> 
     arguments = ("train", "rows.jsonl", "--task", "mood", "--out", "models", "--validation", "rows.jsonl")
     ran = shunt(*arguments, cwd=tmp_path)
     assert ran.status == 0, ran.err
-    assert "60 rows, labels negative, positive" in ran.out
+    assert "60 rows, one_of, labels negative, positive" in ran.out
     assert "accuracy on rows.jsonl" in ran.out
     assert ran.out.rstrip().splitlines()[-1].startswith("Next: ")
     folder = tmp_path / "models" / "mood_fast"

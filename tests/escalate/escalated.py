@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Producer
 
@@ -13,6 +13,9 @@ from stream_app.codec import encode_escalation, encode_parked
 from stream_app.events import Answer, Ask, Escalation, Event, Parked, Source
 from stream_app.settings import Settings
 from tests.kafka.reading import read_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PARTITIONS = 3
 PHRASES = (
@@ -67,16 +70,19 @@ def produce(
     first_offset: int = 0,
     partitions: int = PARTITIONS,
     parked: bool = False,
+    made: Callable[[int, int], Escalation] | None = None,
 ) -> None:
     """Writes one escalation for each text, text i to partition i modulo `partitions`, its source offset i.
 
-    `parked`: as the lane parks it after it decided without the LLM.
+    `parked`: as the lane parks it after it decided without the LLM. `made` gives the escalation of a number and
+    partition, instead of `escalation`.
     """
     producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
     for number, text in enumerate(texts, first_offset):
         partition = number % partitions
         value = json.dumps({"id": f"r-{number}", "text": text, "n": number}).encode()
-        headers = encode_escalation(escalation(number, partition=partition), [("shop", b"one")])
+        asked = escalation(number, partition=partition) if made is None else made(number, partition)
+        headers = encode_escalation(asked, [("shop", b"one")])
         if parked:
             headers = encode_parked(Parked(f"reviews/{partition}/{number}#0", 0, "outage"), headers)
         producer.produce(topic, value=value, key=f"k{number}".encode(), partition=partition, headers=list(headers))

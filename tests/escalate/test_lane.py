@@ -27,6 +27,7 @@ def prefix(request, stack, make_topic, unique_name) -> str:
     names = {f"{name}{suffix}" for suffix in ("", "-decisions", "-escalations", "-dlq", "-parked", "-review")}
     for topic in names:
         make_topic(name=topic, partitions=getattr(request, "param", escalated.PARTITIONS))
+    names.add(make_topic(name=f"{name}-control", partitions=1, cleanup_policy="compact"))
     admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
     while not names <= set(admin.list_topics(timeout=10).topics):  # made, and not yet everywhere known
         time.sleep(0.05)

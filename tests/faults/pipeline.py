@@ -73,6 +73,7 @@ class Pipeline:
             "dlq": self.partitions,
             "parked": self.partitions,
             "review": self.partitions,
+            "control": 1,
         }
         roomy = {"max.message.bytes": str(TOPIC_BYTES_MAX)}
         topics = [
@@ -80,7 +81,11 @@ class Pipeline:
                 self.topic(use),
                 number,
                 self.replicas,
-                config=roomy if use in {"input", "dlq"} else {},
+                config={"cleanup.policy": "compact"}
+                if use == "control"
+                else roomy
+                if use in {"input", "dlq"}
+                else {},
             )
             for use, number in counts.items()
         ]

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-LOADING = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+LOADING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._TIMED_OUT,  # librdkafka's own word for any of these that lasts
+}
 READ_WITHIN_S = 60.0
 """How long no record may come before a reader gives up: a transaction that hangs holds readers back."""
 
@@ -93,7 +98,7 @@ def committed_and_end(bootstrap_servers: str, topic: str, group: str) -> dict[in
 
 def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
     """A fresh broker is not the coordinator yet while it loads the offsets topic: ask again."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             return consumer.committed(partitions, timeout=10)

@@ -500,7 +500,7 @@ class OutOfTurn(HotWorker):
     """A run is delivered as soon as it is decided."""
 
     async def _deliver(self, run: Any) -> None:
-        run.turn = None
+        run.before = None
         await super()._deliver(run)
 
 

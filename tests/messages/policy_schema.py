@@ -13,11 +13,12 @@ FILE = SCHEMAS / "policy.schema.json"
 
 def policy_schema() -> dict[str, object]:
     """JSON Schema 2020-12 of the artifact."""
-    return {
+    made = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:shunt:schema:policy",
         "title": "Policy",
     } | msgspec.json.schema(Policy)
+    return json.loads(json.dumps(made))  # a tuple among the defaults is a list in the file
 
 
 if __name__ == "__main__":

@@ -46,6 +46,36 @@ def test_the_same_model_at_the_same_address_twice_is_refused(tmp_path: Path, sec
     assert "leave one out" in said
 
 
+def test_a_second_opinion_is_no_substitute_and_stands_last_wherever_it_was_written(tmp_path: Path) -> None:
+    """The others keep their order, and the first of all is always one that may answer alone."""
+    read = load_settings(
+        written(tmp_path, 'model = "own"\nsecond_opinion = true', 'model = "gpt-4o"', 'model = "gpt-4o-mini"')
+    ).llm
+    assert [endpoint.model for endpoint in read.endpoints] == ["gpt-4o", "gpt-4o-mini", "own"]
+    assert [endpoint.model for endpoint in read.in_turn] == ["gpt-4o", "gpt-4o-mini"]
+    assert read.second_opinion == read.endpoints[-1]
+    assert load_settings(written(tmp_path, 'model = "gpt-4o"')).llm.second_opinion is None
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "words"),
+    [
+        (["second_opinion = true"], "a second opinion needs an endpoint without second_opinion"),
+        (['model = "a"', 'model = "b"\nsecond_opinion = true', 'model = "c"\nsecond_opinion = true'], "not several"),
+        (
+            ['model = "a"', 'model = "a"\nbase_url = "http://10.0.0.1/v1"\nsecond_opinion = true'],
+            "a cannot be the second opinion on its own answers",
+        ),
+    ],
+)
+def test_second_opinions_that_cannot_be_meant_are_refused(tmp_path: Path, endpoints: list[str], words: str) -> None:
+    """In one line: alone, several, or the very model that was asked first."""
+    with pytest.raises(SettingsError) as raised:
+        load_settings(written(tmp_path, *endpoints))
+    assert words in raised.value.one_line()
+    assert "\n" not in raised.value.one_line()
+
+
 def test_more_endpoints_than_anybody_needs_are_refused(tmp_path: Path) -> None:
     """Each has connections of its own."""
     many = [f'model = "m{number}"' for number in range(ENDPOINTS_MAX + 1)]

@@ -57,6 +57,7 @@ def test_every_metric_has_the_prefix_and_parses() -> None:
     metrics.llm_limits("http://127.0.0.1:1/v1", 1.0, 0.35, 3)
     metrics.llm_estimates("http://127.0.0.1:1/v1", 0.05, -0.01)
     metrics.llm_circuit("http://127.0.0.1:1/v1", is_open=True)
+    metrics.second_opinion("changed")
     metrics.event_loop_lag(0.001)
     found = samples(metrics)
     assert all(name.startswith(("shunt_", "process_")) for name, _ in found)
@@ -65,6 +66,7 @@ def test_every_metric_has_the_prefix_and_parses() -> None:
     endpoint = ("endpoint", "http://127.0.0.1:1/v1")
     assert found["shunt_llm_tokens_total", (("direction", "output"), endpoint)] == 12
     assert found["shunt_llm_circuit_open", (endpoint,)] == 1
+    assert found["shunt_second_opinions_total", (("result", "changed"),)] == 1
     assert found["shunt_llm_limit_share", (endpoint, ("limit", "tokens"))] == 0.35
     assert found["shunt_llm_limit_refusals_total", (endpoint,)] == 3
     assert found["shunt_decision_latency_seconds_count", (("route", "small"),)] == 2

@@ -285,7 +285,7 @@ async def test_the_limit_belongs_to_the_shadow(tmp_path: Path) -> None:
     )
     _, errors = await worker.communicate()
     assert worker.returncode == 2
-    assert b"--limit and --json go with --shadow" in errors
+    assert b"--limit, --json and --policy go with --shadow" in errors
 
 
 def test_an_agent_and_a_page_of_the_users_own(pipeline: Pipeline) -> None:

@@ -11,16 +11,20 @@ from click.testing import CliRunner
 
 from stream_app.cli import shunt
 from stream_app.errors import SettingsError
+from stream_app.routing.decide import Route
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy, dump_policy, load_policy
 from stream_app.routing.routers import task_routers
-from stream_app.settings import Task
-from stream_app.training.calibrate import Terms, calibrate_task, merged
+from stream_app.routing.votes import Opinions
+from stream_app.settings import LabelCost, Task
+from stream_app.training.calibrate import calibrate_task, merged
 from stream_app.training.evaluate import helped
+from stream_app.training.fitted import Terms
 from stream_app.training.recorded import RecordedFile, RecordedRow, read_recorded
 from stream_app.training.scoring import route_scored
 from stream_app.training.split import split
 from stream_app.training.verdict import verdict
+from tests.scripted_rows import scripted_rows
 
 LABELS = ("negative", "positive")
 SERVED = {name: ServedModel(name, "1", LABELS, sha * 64, 256) for name, sha in (("fast", "a"), ("slow", "b"))}
@@ -157,35 +161,43 @@ def test_each_file_keeps_the_promise_by_itself():
     assert apart.certificate.error_bound <= 0.05
 
 
-def test_an_llm_with_a_leaning_sets_the_cuts_apart():
-    """An LLM that doubts every `positive` is asked about that label only where the small model is less sure.
+def leaning(file, llm="big"):
+    """The file with an LLM that doubts a quarter of the positives, whatever the small model says."""
+    rng = np.random.default_rng(10)
+    return replace(
+        file,
+        rows=tuple(
+            replace(row, llm=((llm, "negative"),)) if row.label == "positive" and rng.random() < 0.25 else row
+            for row in file.rows
+        ),
+    )
 
-    Both cascades keep the same promise; the one that knows the leaning is right more often.
+
+def test_the_vote_of_an_llm_with_a_leaning_is_weighed():
+    """An LLM that doubts every fourth `positive` is believed less where it says `negative`, and the whole is right
+    more often than where it is obeyed. The promise of what is accepted is the same.
     """
     file, scores = made_up(20_000, 10, llm_accuracy=0.97)
-    rng = np.random.default_rng(10)
-    rows = tuple(
-        replace(row, llm=(("big", "negative"),)) if row.label == "positive" and rng.random() < 0.25 else row
-        for row in file.rows
-    )
-    file = replace(file, rows=rows)
-    plain = calibrate_task(TASK, [file], SERVED, scores, TERMS)
-    shaped = calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llm="big"))
-    cuts = shaped.task.tiers[0].label_thresholds
-    assert cuts["positive"] < cuts["negative"]
-    assert shaped.task.tiers[0].threshold == max(cuts.values())
-    assert (plain.task.tiers[0].label_thresholds, plain.task.gain_llm, shaped.task.gain_llm) == ({}, None, "big")
-    assert shaped.task.certificate is not None
-    assert helped(shaped, "big").accuracy > helped(plain, "big").accuracy + 0.003
-    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", shaped.task, TERMS.made_at)))
-    (router,) = task_routers([TASK], SERVED, policy)
-    assert router.tiers[0].threshold_of(0) == cuts["negative"]
-    again = route_scored(
-        router, [row.text for row in shaped.test], {n: of.rows(split(rows).test) for n, of in scores.items()}
-    )
-    assert (again.route == shaped.routed.route).all()
+    file = leaning(file)
+    made = calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    assert made.task.votes is not None
+    assert made.task.certificate is not None
+    obeyed = replace(made, task=msgspec.structs.replace(made.task, votes=None))
+    assert helped(made, ("big",), {}).accuracy > helped(obeyed, ("big",), {}).accuracy + 0.003
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
+    assert policy.tasks["sentiment"].votes == made.task.votes
+    even = {"negative": 0.5, "positive": 0.5}
+    said = {one: Opinions(made.task.votes, even, 500, {"big": one}) for one in even}
+    assert said["positive"].chance("positive") > said["negative"].chance("negative")
     with pytest.raises(SettingsError, match="recorded answer of nobody"):
-        calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llm="nobody"))
+        calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llms=("nobody",)))
+
+
+def test_an_llm_as_good_as_its_vote_is_obeyed():
+    """No rule, and one cut for all labels, where neither weights nor cuts apart make the whole clearly better."""
+    files, scores = joined(made_up(6000, 9, llm_accuracy=0.95))
+    made = calibrate_task(TASK, files, SERVED, scores, replace(TERMS, llms=("big",))).task
+    assert (made.gain_llm, made.tiers[0].label_thresholds) == (None, {})
 
 
 def test_what_the_models_do_not_know_is_outside():
@@ -228,8 +240,8 @@ def test_the_verdict_weighs_the_llm(accuracy, says):
     """With recorded answers the verdict compares both on the texts that would be escalated."""
     files, scores = joined(made_up(6000, 9, llm_accuracy=accuracy))
     made = calibrate_task(TASK, files, SERVED, scores, TERMS)
-    llm = helped(made, "big")
-    assert helped(made, "another") is None
+    llm = helped(made, ("big",), {})
+    assert helped(made, ("another",), {}) is None
     assert says in verdict("sentiment", made.task, llm)
     assert "shows with recorded answers" in verdict("sentiment", made.task, None)
     sure = msgspec.structs.replace(made.task, measured=msgspec.structs.replace(made.task.measured, coverage=0.99))
@@ -287,15 +299,26 @@ def test_a_broken_file_says_where(tmp_path, line, complaint):
     assert "rows.jsonl" in refused.value.one_line()
 
 
+def test_a_model_that_says_the_same_to_everything_is_refused(stack, tmp_path):
+    """Its accuracy is the commonest label's share, and says nothing of any text."""
+    rows = [{"text": f"text number {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
+    settings = tmp_path / "shunt.toml"
+    settings.write_text(
+        f'[triton]\nurl = "{stack.triton_grpc}"\n[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
+    )
+    asked = ["--config", str(settings), "calibrate", str(write_rows(tmp_path / "rows.jsonl", rows)), "--out"]
+    with pytest.raises(SettingsError, match="answer every text with the same label"):
+        CliRunner().invoke(shunt, [*asked, str(tmp_path / "policy.json")], catch_exceptions=False)
+
+
 def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
     """On the real Triton: rows in, a policy out that the next run finds and raises; a wrong file is told first."""
-    rows = [{"text": f"text number {n}", "label": "positive" if n % 60 else "negative"} for n in range(900)]
-    data = write_rows(tmp_path / "rows.jsonl", [{**row, "llm": {"big": "positive"}} for row in rows])
+    data = write_rows(tmp_path / "rows.jsonl", scripted_rows(900))
     settings, out = tmp_path / "shunt.toml", tmp_path / "my policy.json"
     settings.write_text(
         f'[triton]\nurl = "{stack.triton_grpc}"\n'
-        '[[tasks]]\nname = "mood"\ntiers = ["echo"]\ntarget_error = 0.05\n'
-        '[[tasks]]\nname = "by_hand"\ntiers = ["echo"]\nthreshold = 0.9\n'
+        '[[tasks]]\nname = "mood"\ntiers = ["scripted"]\ntarget_error = 0.05\n'
+        '[[tasks]]\nname = "by_hand"\ntiers = ["scripted"]\nthreshold = 0.9\n'
     )
 
     def calibrate(*arguments):
@@ -313,5 +336,144 @@ def test_the_command_makes_a_policy_and_carries_it_on(stack, tmp_path):
     wrong = write_rows(tmp_path / "wrong.jsonl", [{"text": "x", "label": "spam"}])
     with pytest.raises(SettingsError, match="labelled 'spam'"):
         calibrate(wrong)
-    with pytest.raises(SettingsError, match="by_hand has a target_error"):
+    with pytest.raises(SettingsError, match="no task by_hand is to be certified"):
         calibrate(data, "--task", "by_hand")
+
+
+def with_llms(file, *answers):
+    """The file with recorded answers of `big` and `other`: [rows] of labels each."""
+    named = zip(*answers, strict=True)
+    rows = tuple(
+        replace(row, llm=tuple(zip(("big", "other"), said, strict=False)))
+        for row, said in zip(file.rows, named, strict=True)
+    )
+    return replace(file, rows=rows)
+
+
+def test_a_second_opinion_is_heard_where_it_helps():
+    """Two LLMs with mistakes of their own: the second is asked about some of what is escalated, and the whole is
+    right more often, at the cost it says.
+    """
+    file, scores = made_up(12_000, 21)
+    draw = np.random.default_rng(21)
+    truth = [row.label for row in file.rows]
+    other = {"positive": "negative", "negative": "positive"}
+    said = [[one if draw.random() < 0.85 else other[one] for one in truth] for _ in range(2)]
+    both = with_llms(file, *said)
+    made = calibrate_task(TASK, [both], SERVED, scores, replace(TERMS, llms=("big", "other")))
+    alone = calibrate_task(TASK, [both], SERVED, scores, replace(TERMS, llms=("big",)))
+    assert made.task.votes is not None
+    assert made.task.votes.expecting[0].llm == "other"
+    two, one = helped(made, ("big", "other"), {}), helped(alone, ("big",), {})
+    assert two.accuracy > one.accuracy
+    assert 0 < two.second_share < 1 - made.task.measured.coverage
+    assert two.cost_share == pytest.approx(two.second_share + 1 - made.task.measured.coverage, abs=0.001)
+    cheap = helped(made, ("big", "other"), {"other": 0.2})
+    assert cheap.cost_share == pytest.approx(two.cost_share - 0.8 * two.second_share, abs=0.001)
+
+
+def test_an_llm_that_only_repeats_the_first_is_not_asked():
+    """A second opinion that is always the first's can change nothing."""
+    file, scores = made_up(6_000, 22)
+    said = [answer for row in file.rows for _, answer in row.llm]
+    made = calibrate_task(
+        TASK, [with_llms(file, said, said)], SERVED, scores, replace(TERMS, llms=("big", "other"))
+    ).task
+    assert made.votes is None or not made.votes.expecting
+
+
+BY_GAIN = Task(name="sentiment", tiers=("fast",), costs={"positive": LabelCost(missed=1.0, false_alarm=1.0)})
+
+
+def test_costs_alone_escalate_nothing_that_gains_nothing():
+    """An LLM that tosses coins is never asked; nothing is certified, since nothing was promised."""
+    file, scores = made_up(4_000, 23, llm_accuracy=0.5)
+    made = calibrate_task(BY_GAIN, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    assert (made.routed.route != Route.UNSURE).all()
+    assert made.task.certificate is None
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
+    (router,) = task_routers([BY_GAIN], SERVED, policy)
+    assert (router.certified, router.uncertified_reason) == (False, "no_gain")
+
+
+def test_costs_alone_escalate_where_asking_saves():
+    """A better LLM is asked about the unsure, less so where asking costs; the whole costs less than the small one."""
+    file, scores = made_up(8_000, 24, llm_accuracy=0.95)
+    free = calibrate_task(BY_GAIN, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    dear = calibrate_task(
+        BY_GAIN.model_copy(update={"asking_cost": 0.2}), [file], SERVED, scores, replace(TERMS, llms=("big",))
+    )
+    assert 1 - dear.task.measured.coverage < 0.7 * (1 - free.task.measured.coverage)
+    found = helped(free, ("big",), {})
+    assert found.accuracy > found.small_accuracy + 0.05
+
+
+def test_a_miss_that_is_dear_is_answered_sooner():
+    """With costs the small model's own answer is the one that costs least; without an LLM's answers it is refused."""
+    task = BY_GAIN.model_copy(update={"costs": {"positive": LabelCost(missed=9.0, false_alarm=1.0)}})
+    file, scores = made_up(4_000, 25)
+    made = calibrate_task(task, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    said = made.routed.probabilities[:, 1]
+    assert ((said >= 0.1001) <= (made.routed.label == 1)).all()
+    assert ((said <= 0.0999) <= (made.routed.label == 0)).all()
+    with pytest.raises(SettingsError, match="escalates where an LLM gains"):
+        calibrate_task(task, [file], SERVED, scores, TERMS)
+    policy = merged(None, "reviews", "sentiment", made.task, TERMS.made_at)
+    with pytest.raises(SettingsError, match="made for another costs"):
+        task_routers([BY_GAIN], SERVED, policy)
+
+
+SHARED = Task(name="sentiment", tiers=("fast", ("fast", "slow")), escalate_max=0.2)
+
+
+def test_a_share_is_held_from_its_sample_on():
+    """The cut escalates the share of fresh rows, what it accepts is certified, and the policy reads back the same."""
+    files, scores = joined(made_up(8000, 21))
+    made = calibrate_task(SHARED, files, SERVED, scores, TERMS)
+    policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
+    (router,) = task_routers([SHARED], SERVED, policy)
+    assert router.certified
+    assert router.share is not None
+    assert router.share.floor == router.tiers[0].threshold == router.tiers[1].threshold
+    assert abs((1 - made.task.measured.coverage) - 0.2) <= 0.03
+    certificate = made.task.certificate
+    assert certificate.error_max is None
+    assert certificate.wrong / certificate.accepted < certificate.error_bound < 0.2
+    assert router.share.ranks.cut_at(0.2) == pytest.approx(router.share.floor, abs=0.01)
+    fresh, by_model = made_up(8000, 22, spread=1.2, name="fresh.jsonl")  # less sure
+    routed = route_scored(router, [row.text for row in fresh.rows], by_model)
+    assert abs((~routed.accepted).mean() - 0.2) <= 0.0065
+    fixed = route_scored(replace(router, share=None), [row.text for row in fresh.rows], by_model)
+    assert (~fixed.accepted).mean() > 0.3
+    assert "under the share it holds" in verdict("sentiment", made.task, None)
+
+
+def test_the_bound_of_a_share_holds_in_simulation():
+    """Over 100 seeded samples, the error of what the certified cut accepts exceeds its bound in at most delta."""
+    fresh_file, fresh = made_up(20_000, 998)
+    truth = np.array([LABELS.index(row.label) for row in fresh_file.rows])
+    texts, broken, delta = [row.text for row in fresh_file.rows], 0, 0.1
+    for seed in range(100):
+        files, scores = joined(made_up(600, seed + 500))
+        made = calibrate_task(SHARED, files, SERVED, scores, Terms(delta, TERMS.made_at)).task
+        policy = Policy(name="p", version=1, made_at=TERMS.made_at, tasks={"sentiment": made})
+        (router,) = task_routers([SHARED], SERVED, policy)
+        routed = route_scored(replace(router, share=None), texts, fresh)
+        broken += (routed.label != truth)[routed.accepted].mean() > made.certificate.error_bound
+    assert broken <= 100 * delta + 3 * (100 * delta * (1 - delta)) ** 0.5
+
+
+def test_a_share_needs_a_policy_that_was_made_for_it():
+    """Another share, a policy without one, or a sample too small for its cut: refused, in one line."""
+    files, scores = joined(made_up(2000, 23))
+    policy = merged(None, "p", "sentiment", calibrate_task(SHARED, files, SERVED, scores, TERMS).task, TERMS.made_at)
+    other = Task(name="sentiment", tiers=SHARED.tiers, escalate_max=0.1)
+    with pytest.raises(SettingsError, match=r"made for escalate_max 0.2, the settings have 0.1"):
+        task_routers([other], SERVED, policy)
+    with pytest.raises(SettingsError, match="not made for target_error, the settings have"):
+        task_routers([TASK], SERVED, policy)
+    target = merged(None, "p", "sentiment", calibrate_task(TASK, files, SERVED, scores, TERMS).task, TERMS.made_at)
+    with pytest.raises(SettingsError, match=r"made for target_error 0.05, the settings have none"):
+        task_routers([SHARED], SERVED, target)
+    with pytest.raises(SettingsError, match="too few to find the cut that escalates"):
+        calibrate_task(Task(name="sentiment", tiers=SHARED.tiers, escalate_max=0.0005), files, SERVED, scores, TERMS)

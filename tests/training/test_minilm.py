@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from stream_app.errors import StartError
 from stream_app.training.evaluation import load_scorer
+from stream_app.training.making import TrainingSet
 from stream_app.training.minilm import HEAD_TOKENS, TAIL_TOKENS, batches_by_length, head_and_tail
 from stream_app.training.rows import LabelledRow
 from stream_app.training.templates.minilm.scoring import Scorer, weights_sha256
-from stream_app.training.train import TrainingSet, train_rows
+from stream_app.training.train import train_rows
 
 SHIPPED = Path(__file__).parent.parent.parent / "triton_models" / "sentiment_minilm"
 
@@ -79,7 +80,7 @@ def test_missing_training_packages_are_named(monkeypatch: pytest.MonkeyPatch, tm
     """Without the train extra, training a MiniLM says what to install and leaves nothing behind."""
     monkeypatch.setattr("stream_app.training.minilm.ENCODER_PACKAGE", "no_such_encoder")
     with pytest.raises(StartError) as refused:
-        train_rows(rows_of(48), task="mood", folder=tmp_path / "mood_minilm", kind="minilm", validation={})
+        train_rows(rows_of(48), task="mood", folder=tmp_path / "mood_minilm", model="minilm", validation={})
     assert "shunt-stream[train]" in refused.value.one_line()
     assert list(tmp_path.iterdir()) == []
 
@@ -98,7 +99,7 @@ def rows_of(count: int) -> TrainingSet:
 def test_a_minilm_is_trained_and_served(tmp_path: Path) -> None:
     """From rows to an int8 model folder that answers what it was taught."""
     pytest.importorskip("torch", reason="needs the train extra")
-    made = train_rows(rows_of(160), task="mood", folder=tmp_path / "mood_minilm", kind="minilm", validation={})
+    made = train_rows(rows_of(160), task="mood", folder=tmp_path / "mood_minilm", model="minilm", validation={})
     probabilities, known = load_scorer(made.folder).answer([b"A gentle and quiet evening", b"A frantic, loud night"])
     assert probabilities.argmax(1).tolist() == [0, 1]
     assert known.tolist() == [1.0, 1.0]

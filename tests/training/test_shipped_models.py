@@ -10,14 +10,16 @@ import pytest
 
 from stream_app.classify.triton import TritonModels
 from stream_app.local.stack import Stack
-from stream_app.training.evaluation import TextScorer, answer_rows, load_scorer
+from stream_app.training.evaluation import TextScorer, answer_rows, load_scorer, targets_of
 from stream_app.training.figures import log_odds_mean, tiers_accuracy
-from stream_app.training.folder import labels_in, template, weights_sha256_in
+from stream_app.training.folder import kind_in, labels_in, template, weights_sha256_in
+from stream_app.training.gold import TaskKind
+from stream_app.training.pruning import department_pruning
 from stream_app.training.rows import LabelledRow
 from stream_app.training.shipped import validation_sets
 
 MODELS = Path(__file__).parent.parent.parent / "triton_models"
-FAST = ("sentiment_fast", "toxicity_fast")
+FAST = ("sentiment_fast", "toxicity_fast", "department_fast")
 NAMES = (*FAST, "sentiment_minilm")
 WEIGHTS_MB_MAX = 40
 
@@ -98,7 +100,8 @@ def test_shipped_folder_is_intact(name: str) -> None:
     load_scorer(MODELS / name)
     assert (MODELS / name / "1" / "scoring.py").read_text() == template(kind, "scoring.py")
     assert (MODELS / name / "1" / "model.py").read_text() == template("triton_model.py")
-    assert len(labels_in(MODELS / name)) == 2
+    assert len(labels_in(MODELS / name)) == (15 if name == "department_fast" else 2)
+    assert kind_in(MODELS / name) is TaskKind.ONE_OF
     assert "## Limits" in (MODELS / name / "MODEL_CARD.md").read_text()
 
 
@@ -160,7 +163,7 @@ async def test_no_bytes_upset_a_served_model(stack: Stack, name: str) -> None:
         after = await models.infer(model, ENGLISH)
     assert np.isfinite(served.probabilities).all()
     assert served.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-4)
-    assert after.probabilities.shape == (len(ENGLISH), 2)
+    assert after.probabilities.shape == (len(ENGLISH), len(model.labels))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,9 @@ async def test_no_bytes_upset_a_served_model(stack: Stack, name: str) -> None:
         ("sentiment_minilm", "Awful. A complete waste of time and money.", "negative"),
         ("toxicity_fast", "You stupid moron, shut up", "toxic"),
         ("toxicity_fast", "The parcel arrived on Tuesday, thank you", "not_toxic"),
+        ("department_fast", "The novel's last chapter moved me to tears, and the author writes beautifully", "books"),
+        ("department_fast", "I don't like the lens of this camera, and photos come out blurred", "camera_photo"),
+        ("department_fast", "My son loves the puzzle, all his toys lie forgotten", "toys_games"),
     ],
 )
 def test_plain_cases(name: str, text: str, label: str) -> None:
@@ -195,6 +201,25 @@ def test_sentiment_fast_holds_its_figure() -> None:
     """On half B, on films it was never chosen or trained on, at least 91 % right."""
     rows = some_rows("sentiment", "films, half B", 10_000)
     assert answer_rows(MODELS / "sentiment_fast", rows).accuracy(rows) >= 0.91
+
+
+def test_department_fast_holds_its_figure() -> None:
+    """Of fifteen departments the right one for 77 % of the rows, and among the first six for 98.5 %."""
+    rows = some_rows("department", "validation", 10_000)
+    answers = answer_rows(MODELS / "department_fast", rows)
+    truth = targets_of(rows, answers.labels)
+    assert answers.accuracy(rows) >= 0.77
+    ranked = np.argsort(-answers.probabilities, axis=1)[:, :6]
+    assert np.mean((ranked == truth[:, None]).any(axis=1)) >= 0.985
+
+
+def test_pruned_departments_keep_the_true_one() -> None:
+    """At the default `prune_eps` 99 % of escalated rows keep their true label, with under half of the characters."""
+    found = department_pruning(data_folder(), MODELS)
+    for share in ("40%", "60%", "100%"):
+        at = found[f"{share} escalated, eps 0.02"]
+        assert at.kept >= 0.99
+        assert at.characters_left <= 0.5
 
 
 def test_toxicity_fast_holds_its_figure() -> None:

@@ -15,10 +15,12 @@ from stream_app.local.demo.config import shipped_models_path, shipped_policy
 from stream_app.local.stack import Stack
 from stream_app.routing.decide import Route
 from stream_app.routing.routers import task_routers
+from stream_app.training.asked import Asked
 from stream_app.training.demo_policy import TASKS, TIMEOUT_S
 from stream_app.training.evaluate import evaluation
 from stream_app.training.recorded import label_indexes, read_recorded
 from stream_app.training.scoring import route
+from stream_app.training.voting import Recordings
 
 REVIEWS = Path(demo_config.__file__).parents[1] / "reviews.jsonl"
 LLM = "gpt-3.5-turbo-1106"
@@ -56,15 +58,11 @@ async def test_it_earns_its_keep_on_half_b(tmp_path):
         served = {name: await models.describe(name) for name in task.models}
         (router,) = task_routers([task], served, policy)
         routed = await route(models, router, [row.text for row in rows], lambda _: None)
+    made = policy.tasks[task.name]
+    asked = Asked.of(Recordings.of((LLM,), rows, router.labels, {}), made.votes, rows, routed)
+    truth = np.array(label_indexes(rows, router.labels))
     found = evaluation(
-        task.name,
-        rows,
-        routed,
-        np.array(label_indexes(rows, router.labels)),
-        labels=router.labels,
-        tiers=len(router.tiers),
-        certificate=policy.tasks[task.name].certificate,
-        llm=LLM,
+        task.name, rows, routed, truth, tiers=len(router.tiers), certificate=made.certificate, asked=asked
     )
     assert found.llm is not None
     assert found.escalated_share <= 0.25

@@ -11,8 +11,9 @@ import pytest
 from stream_app.errors import SettingsError
 from stream_app.training.evaluation import answer_rows, load_scorer
 from stream_app.training.folder import template
+from stream_app.training.making import TrainingSet
 from stream_app.training.rows import LabelledRow, in_half_a, read_rows
-from stream_app.training.train import Trained, TrainingSet, train, train_rows
+from stream_app.training.train import Trained, train, train_rows
 
 PRAISE = ["lovely", "sturdy", "bright", "quiet", "delicious", "quick to charge", "a joy to use"]
 BLAME = ["flimsy", "noisy", "bitter", "late", "scratched", "dead after a week", "a waste of money"]
@@ -64,7 +65,8 @@ def test_training_writes_a_whole_model_folder(trained: Trained) -> None:
     """The folder holds config, labels, card, code and weights, and its model answers what it was taught."""
     files = {str(path.relative_to(trained.folder)) for path in trained.folder.rglob("*") if path.is_file()}
     assert {name for name in files if "__pycache__" not in name} == {
-        "config.pbtxt", "labels.txt", "MODEL_CARD.md", "1/model.py", "1/scoring.py", "1/weights.npz",
+        "config.pbtxt", "labels.txt", "MODEL_CARD.md", "learning_curve.svg",
+        "1/model.py", "1/scoring.py", "1/weights.npz",
     }  # fmt: skip
     assert trained.folder.name == "quality_fast"
     assert trained.labels == ("bad", "good")
@@ -216,7 +218,7 @@ def test_halves_keep_groups_together() -> None:
 
 def test_files_of_two_domains_get_an_expert_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A word that is praise in one file and blame in the other is read by the kind of text it stands in."""
-    monkeypatch.setattr("stream_app.training.train.DOMAIN_ROWS_PER_LABEL_MIN", 20)
+    monkeypatch.setattr("stream_app.training.making.DOMAIN_ROWS_PER_LABEL_MIN", 20)
     chosen = random.Random(4)
     kitchen = {"good": ["hot", "sharp", "heavy"], "bad": ["cold", "dull", "light"]}
     travel = {"good": ["cold", "dull", "light"], "bad": ["hot", "sharp", "heavy"]}

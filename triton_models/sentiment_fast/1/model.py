@@ -28,7 +28,9 @@ class TritonPythonModel:
         """Load the weights; a mismatch with the config's sha-256 raises and Triton refuses the model."""
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
-        self.scorer = Scorer(HERE, parameters["weights_sha256"], parameters)
+        # Of a model with several versions each has a parameter of its own.
+        own = parameters.get(f"weights_sha256_{args['model_version']}", parameters["weights_sha256"])
+        self.scorer = Scorer(HERE, own, parameters)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the texts of all requests in one pass and hand each request its rows."""

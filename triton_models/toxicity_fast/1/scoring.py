@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+ONE_OF, ANY_OF = "one_of", "any_of"
+
 SPACE, LETTER, DIGIT, SYMBOL, IGNORED, IDEOGRAPH = range(6)
 FEATURE_BITS = 26
 PLANES_END = 0x20000  # the character tables cover planes 0 and 1; planes 2 and 3 are ideographs
@@ -517,9 +519,10 @@ class Scorer:
     def __init__(self, folder: Path, sha256: str, settings: dict[str, str] | None = None) -> None:
         """Load the weights in `folder`, raising WeightsMismatchError unless their sha-256 is `sha256`.
 
-        The first load compiles (cached on disk beside this file, else in the user's cache folder).
+        `settings` may give `kind`: one_of (the default), or any_of for independent probabilities. The first load
+        compiles (cached on disk beside this file, else in the user's cache folder).
         """
-        del settings  # nothing to choose: the weights say how they are to be used
+        self._kind = (settings or {}).get("kind", ONE_OF)
         found = weights_sha256(folder)
         if found != sha256:
             raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
@@ -538,7 +541,7 @@ class Scorer:
         gates = self._layer[2].shape[0]
         labels = parts.shape[2] - gates
         flat, gate_scores = parts[:, :, :labels].reshape(len(texts), -1), parts[:, 0, labels:]
-        return probabilities(flat, gate_scores, *self._layer).astype(np.float32), known
+        return probabilities(flat, gate_scores, *self._layer, self._kind).astype(np.float32), known
 
 
 def weights_sha256(folder: Path) -> str:
@@ -546,16 +549,23 @@ def weights_sha256(folder: Path) -> str:
     return hashlib.sha256((folder / Scorer.FILES[0]).read_bytes()).hexdigest()
 
 
-def probabilities(scores: Any, gate_scores: Any, experts: Any, expert_bias: Any, gate: Any, gate_bias: Any) -> Any:
+def probabilities(
+    scores: Any, gate_scores: Any, experts: Any, expert_bias: Any, gate: Any, gate_bias: Any, kind: str = ONE_OF
+) -> Any:
     """The experts' log-odds, weighed by how likely the text is of each one's domain, as probabilities."""
     shares = softmax(gate_scores @ gate + gate_bias)
     log_odds = np.zeros((scores.shape[0], experts.shape[2]), scores.dtype)
     for domain in range(experts.shape[0]):
         log_odds += shares[:, domain, None] * (scores @ experts[domain] + expert_bias[domain])
-    return softmax(log_odds)
+    return sigmoid(log_odds) if kind == ANY_OF else softmax(log_odds)
 
 
 def softmax(log_odds: Any) -> Any:
     """Rows of probabilities that sum to 1."""
     odds = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True)
+
+
+def sigmoid(log_odds: Any) -> Any:
+    """A probability for each label by itself."""
+    return (1 + np.tanh(log_odds / 2)) / 2

@@ -34,12 +34,14 @@ class Scorer:
     def __init__(self, folder: Path, sha256: str, settings: dict[str, str] | None = None) -> None:
         """Load the encoder in `folder`, raising WeightsMismatchError unless the files' sha-256 is `sha256`.
 
-        `settings` may give `threads` (1 unless set). CUDA is used where the installed ONNX Runtime has it.
+        `settings` may give `threads` (1 unless set), and `kind`: any_of for independent probabilities. CUDA is used
+        where the installed ONNX Runtime has it.
         """
         found = weights_sha256(folder)
         if found != sha256:
             raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
         settings = settings or {}
+        self._any_of = settings.get("kind") == "any_of"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(settings.get("threads", "1"))
         options.inter_op_num_threads = 1
@@ -67,9 +69,12 @@ class Scorer:
         The known share is 1: word pieces cover every text, so the encoder cannot say what it knows.
         """
         log_odds = self.log_odds(texts)
+        known = np.ones(len(texts), np.float32)
+        if self._any_of:
+            return ((1 + np.tanh(log_odds / 2)) / 2).astype(np.float32), known
         odds = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
         probabilities = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-        return probabilities, np.ones(len(texts), np.float32)
+        return probabilities, known
 
     def log_odds(self, texts: list[bytes]) -> Any:
         """Unnormalised log-probabilities, [texts, labels]."""

@@ -1,4 +1,4 @@
-"""A Triton model whose answer stands in the text: `good`, `bad`, `unsure`.
+"""A Triton model whose answer stands in the text: `good`, `bad`, `unsure`, or `p=0.73` (positive at 0.73).
 
 A text with `poison` fails every batch it is in, one with `stumble` the first.
 """
@@ -7,6 +7,14 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 ANSWERS = {b"good": (0.02, 0.98), b"bad": (0.98, 0.02), b"unsure": (0.45, 0.55)}
+
+
+def answer_in(word):
+    """The probabilities that a word stands for, if it does."""
+    if word.startswith(b"p="):
+        positive = float(word[2:])
+        return (1 - positive, positive)
+    return ANSWERS.get(word)
 
 
 class TritonPythonModel:
@@ -24,7 +32,7 @@ class TritonPythonModel:
         if stumbling:
             self.stumbled |= stumbling
             return pb_utils.InferenceResponse(error=pb_utils.TritonError("stumbled over a text"))
-        rows = [next((ANSWERS[word] for word in text.split() if word in ANSWERS), (0.5, 0.5)) for text in texts]
+        rows = [next(filter(None, map(answer_in, text.split())), (0.5, 0.5)) for text in texts]
         probabilities = np.array(rows, dtype=np.float32).reshape(-1, 2)
         return pb_utils.InferenceResponse(
             output_tensors=[
