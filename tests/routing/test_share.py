@@ -127,4 +127,4 @@ def test_who_is_escalated_depends_on_the_text_and_not_on_the_moment(share):
     controller = ShareController(share, share)
     escalated, levels = controller.hold(np.random.default_rng(6).random(20_000))
     assert abs(escalated.mean() - share) <= 0.1 * share
-    assert levels.std() <= 0.15 * share
+    assert levels.std() <= 0.2 * share
