@@ -39,6 +39,7 @@ from stream_app.training.fitted import Terms
 from stream_app.training.folder import weights_sha256_in
 from stream_app.training.paired import paired
 from stream_app.training.recorded import RecordedFile, label_indexes, read_recorded
+from stream_app.training.rows import in_half_a
 from stream_app.training.scoring import route_scored
 from stream_app.training.voting import Recordings
 
@@ -99,8 +100,6 @@ class Scored:
         return Scored(RecordedFile(self.file.name, self.file.sha256, rows), scores)
 
     def halves(self) -> tuple[Scored, Scored]:
-        from stream_app.training.rows import in_half_a  # noqa: PLC0415 - only here
-
         first = np.array([in_half_a(row) for row in self.file.rows])
         return self.rows(np.flatnonzero(first)), self.rows(np.flatnonzero(~first))
 

@@ -4,8 +4,6 @@ Exact binomial arithmetic in log space, so that the core needs no scipy; the tes
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 COVERAGE_MIN = 0.3
@@ -53,36 +51,6 @@ def error_bound(wrong: int, accepted: int, delta: float) -> float:
         else:
             high = middle
     return high
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What one cut did with one sample: how many rows it accepted, and how many of those were wrong."""
-
-    accepted: int
-    wrong: int
-
-
-def certified_step(steps: Sequence[Sequence[Tally]], error_max: float, delta: float) -> int | None:
-    """The last step of the sequence that may be promised, or None where not even the first may.
-
-    Steps come in a fixed order of rising coverage, chosen without these labels; each holds one tally per sample
-    that the promise is for. A step is tested by p = max over samples of BinomCDF(wrong; accepted, error_max):
-    it takes every sample to pass, so that the promise holds in each (an intersection-union test, Berger 1982,
-    which needs no correction). The sequence ends at the first p > delta, and that is what makes a correction for
-    many steps needless (fixed-sequence testing, Learn then Test, Angelopoulos et al., arXiv 2110.01052): the
-    error of the step returned exceeds error_max in some sample's population with probability at most delta.
-    """
-    passed = None
-    for step, tallies in enumerate(steps):
-        if any(_fails(tally, error_max, delta) for tally in tallies):
-            break
-        passed = step
-    return passed
-
-
-def _fails(tally: Tally, error_max: float, delta: float) -> bool:
-    return tally.accepted == 0 or binomial_cdf(tally.wrong, tally.accepted, error_max) > delta
 
 
 def labels_needed(error_max: float, delta: float) -> int:

@@ -12,7 +12,7 @@ for them.)
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +67,22 @@ def shown(promises: Sequence[Promise], samples: Sequence[Counts], delta: float) 
     sample, that one is shown with probability at most delta (an intersection-union test, Berger 1982).
     """
     return all(promise.bound(counts, delta) <= promise.share for counts in samples for promise in promises)
+
+
+def last_shown(promises: Sequence[Promise], steps: Iterable[Sequence[Counts]], delta: float) -> int | None:
+    """The last step that may be promised, or None where not even the first may.
+
+    Steps come in a fixed order, chosen without these labels; each holds a table for every sample that the promises
+    are for. The sequence ends at the first step that is not shown, and that is what makes a correction for many steps
+    needless (fixed-sequence testing, Learn then Test, Angelopoulos et al., arXiv 2110.01052): the step returned
+    breaks a promise in some sample's population with probability at most delta.
+    """
+    passed = None
+    for place, samples in enumerate(steps):
+        if not shown(promises, samples, delta):
+            break
+        passed = place
+    return passed
 
 
 @dataclass(frozen=True, slots=True)

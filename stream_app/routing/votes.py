@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_app.events import Expecting, VoteRule, Weighing
+from stream_app.events import VoteRule
 from stream_app.routing.calibration import Float64Array
 from stream_app.routing.models import FloatArray, IndexArray
 from stream_app.routing.payoff import Payoff
@@ -142,6 +142,21 @@ class NextVote:
         return believed if self.payoff is None else self.payoff.worth(believed)
 
 
+def posterior_of(rule: VoteRule, voters: tuple[str, ...]) -> Logit | None:
+    """What is believed once these LLMs, and only they, have voted; None where the rule does not say."""
+    found = next((one for one in rule.weighing if one.voters == voters), None)
+    return None if found is None else Logit(found.voters, found.weights)
+
+
+def next_vote_of(rule: VoteRule, voters: tuple[str, ...], llm: str, payoff: Payoff | None) -> NextVote | None:
+    """What asking `llm` after these would bring; None where the rule does not say."""
+    expected = next((one for one in rule.expecting if one.llm == llm and one.voters == voters), None)
+    after = posterior_of(rule, (*voters, llm))
+    if expected is None or after is None:
+        return None
+    return NextVote(Logit(expected.voters, expected.weights, silence=True), after, payoff)
+
+
 @dataclass(frozen=True, slots=True)
 class Opinions:
     """One text's votes under a rule: `cast` holds each LLM's label, None where it gave no answer, in the order asked.
@@ -162,19 +177,11 @@ class Opinions:
         worth = believed if self._payoff is None else self._payoff.worth(believed)
         return tuple(self.probabilities)[int(worth[0].argmax())]
 
-    def chance(self, label: str) -> float | None:
-        """The posterior of one label of the small model's; None where the rule has no weights for these voters."""
-        believed = self._believed()
-        return None if believed is None else float(believed[0, tuple(self.probabilities).index(label)])
-
     def worth(self, llm: str) -> float:
         """By how much asking that LLM too is expected to raise the chance of being right; 0 where that is unknown."""
-        now = self._believed()
-        expected = next((one for one in self.rule.expecting if one.llm == llm and one.voters == self._voters), None)
-        after = self._weights((*self._voters, llm))
-        if now is None or expected is None or after is None or not self._fits(expected, silence=True):
+        now, following = self._believed(), next_vote_of(self.rule, tuple(self.cast), llm, self._payoff)
+        if now is None or following is None or not self._fits(following.expected, following.after):
             return 0.0
-        following = NextVote(Logit(expected.voters, expected.weights, silence=True), after, self._payoff)
         return float(following.value(self._seen, self._votes(), now)[0])
 
     def asks(self, llm: str) -> bool:
@@ -187,10 +194,6 @@ class Opinions:
         return Payoff.of(tuple(self.probabilities), self.rule.costs)
 
     @property
-    def _voters(self) -> tuple[str, ...]:
-        return tuple(self.cast)
-
-    @property
     def _seen(self) -> Seen:
         return Seen(np.array([[*self.probabilities.values()]], np.float32), np.array([self.chars]))
 
@@ -199,15 +202,13 @@ class Opinions:
         return [np.array([NO_ANSWER if said is None else places[said]]) for said in self.cast.values()]
 
     def _believed(self) -> Float64Array | None:
-        weights = self._weights(self._voters)
-        if weights is None or any(said not in self.probabilities for said in self.cast.values() if said is not None):
+        weights = posterior_of(self.rule, tuple(self.cast))
+        strange = {*self.cast.values()} - {*self.probabilities, None}
+        if weights is None or strange or not self._fits(weights):
             return None
         return weights.chances(self._seen, self._votes())
 
-    def _weights(self, voters: tuple[str, ...]) -> Logit | None:
-        found = next((one for one in self.rule.weighing if one.voters == voters), None)
-        return None if found is None or not self._fits(found) else Logit(found.voters, found.weights)
-
-    def _fits(self, known: Weighing | Expecting, *, silence: bool = False) -> bool:
-        """Whether it has as many weights as these labels and voters take."""
-        return len(known.weights) == terms(len(self.probabilities), len(known.voters), silence=silence)
+    def _fits(self, *logits: Logit) -> bool:
+        """Whether each has as many weights as these labels and its voters take."""
+        labels = len(self.probabilities)
+        return all(len(one.weights) == terms(labels, len(one.voters), silence=one.silence) for one in logits)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.training.gold import Gold, TaskKind
+from stream_app.training.shares import share
 
 Floats = NDArray[np.float64]
 
@@ -100,8 +101,8 @@ def learning_curve(gold: Gold, groups: Sequence[str], held_out: Mapping[int, Flo
     )
     bands = [_interval(drawn[:, at]) for at in range(len(sizes))]
     if one_of:
-        wilson = [_wilson(score, len(groups)) for score in scores]
-        bands = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(bands, wilson, strict=True)]
+        wilson = [share(round(score * len(groups)), len(groups)) for score in scores]
+        bands = [(min(a[0], b.low), max(a[1], b.high)) for a, b in zip(bands, wilson, strict=True)]
     points = tuple(
         Point(size, float(score), low, high) for size, score, (low, high) in zip(sizes, scores, bands, strict=True)
     )
@@ -159,11 +160,3 @@ def _draws(groups: Sequence[str], seed: int) -> Iterator[Floats]:
 def _interval(drawn: Floats) -> tuple[float, float]:
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def _wilson(share: float, rows: int) -> tuple[float, float]:
-    """Wilson's score interval (1927) at 95 %."""
-    z2 = 1.959964**2
-    middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = (z2 * (share * (1 - share) / rows + z2 / (4 * rows**2))) ** 0.5 / (1 + z2 / rows)
-    return float(middle - half), float(middle + half)

@@ -1,6 +1,6 @@
 """Which cuts may be promised: a fixed sequence of them, tested on rows that had no part in making it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from stream_app.routing.calibration import BoolArray, Float64Array
 from stream_app.routing.certification import COVERAGES, STEPS
 from stream_app.routing.models import FloatArray, IndexArray
-from stream_app.routing.promises import NOT_ACCEPTED, Counts, Promise, counts_of, open_promises, shown
+from stream_app.routing.promises import NOT_ACCEPTED, Counts, Promise, counts_of, last_shown, open_promises
 
 PLAN_DELTA = 0.08
 """The level at which the calibration rows must show what is planned.
@@ -147,19 +147,15 @@ def certified_cut(
     promises: Sequence[Promise],
     delta: float,
 ) -> Cut | None:
-    """The last cuts that may be promised in every sample of rows; None where none may.
-
-    Steps come in a fixed order, chosen without these rows. A step is tested in all samples for all promises; the
-    sequence ends at the first that is not shown, and that is what makes a correction for many steps needless
-    (fixed-sequence testing, Learn then Test, Angelopoulos et al., arXiv 2110.01052): the step returned breaks a
-    promise in some sample's population with probability at most delta.
-    """
-    passed = None
+    """The last cuts that may be promised in every sample of rows (`last_shown`); None where none may."""
+    seen = list[tuple[Counts, ...]]()
     asked = open_promises(promises, np.isfinite(cuts).all(axis=0))
-    for step in cuts:
-        taken = accepted_as(step, tiers, inside)
-        counts = tuple(counts_of(truth[rows], taken[rows], cuts.shape[1]) for rows in samples)
-        if not shown(asked, counts, delta):
-            break
-        passed = Cut(step, counts)
-    return passed
+
+    def steps() -> Iterator[tuple[Counts, ...]]:
+        for step in cuts:
+            taken = accepted_as(step, tiers, inside)
+            seen.append(tuple(counts_of(truth[rows], taken[rows], cuts.shape[1]) for rows in samples))
+            yield seen[-1]
+
+    passed = last_shown(asked, steps(), delta)
+    return None if passed is None else Cut(cuts[passed], seen[passed])

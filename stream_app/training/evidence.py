@@ -11,7 +11,7 @@ from stream_app.routing.models import FloatArray, IndexArray, Scores
 from stream_app.routing.promises import Promise
 from stream_app.training.cut import Cut, Judged
 from stream_app.training.cutting import Cutting
-from stream_app.training.fitted import Fitted, known_share
+from stream_app.training.fitted import Fitted
 from stream_app.training.recorded import RecordedRow
 from stream_app.training.split import Parts
 
@@ -49,7 +49,7 @@ class Evidence:
             samples=fitted.samples,
             truth=fitted.truth,
             inside=fitted.inside,
-            known_share=known_share(fitted.task, scores),
+            known_share=fitted.known_share,
             scores=scores,
             tiers=tiers,
             promises=fitted.promises,

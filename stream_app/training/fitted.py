@@ -49,8 +49,9 @@ class Fitted:
     """A task's rows, each with one use, and its tiers, fitted but without cuts.
 
     Arrays are over all files' rows, in order. `samples` are the rows that certify, apart where each file is to do so
-    by itself; `inside` are those of the calibrated domain, `used` those that the tiers were fitted on. `known` are
-    the rows with recorded answers of every LLM named, None where none is.
+    by itself; `known_share` is what the first tier knows of them, `inside` are those of the calibrated domain, `used`
+    those that the tiers were fitted on. `known` are the rows with recorded answers of every LLM named, None where
+    none is.
     """
 
     task: Task
@@ -61,6 +62,7 @@ class Fitted:
     samples: Sequence[IndexArray]
     promises: Sequence[Promise]
     domain: Domain
+    known_share: FloatArray
     inside: BoolArray
     used: IndexArray
     tiers: Sequence[Tier]
@@ -86,8 +88,9 @@ def fit(
     if task.target_error is not None:
         refuse_too_few(task.target_error, terms.delta, len(rows), min(map(len, samples)))
     refuse_unprovable(task, promises, truth, samples, len(labels), terms.delta)
-    domain = _domain(task, rows, scores, parts.calibration)
-    inside = _inside(task, domain, rows, scores)
+    known_share = _known_share(task, scores)
+    domain = _domain(rows, known_share, parts.calibration)
+    inside = _inside(domain, rows, known_share)
     used = parts.calibration[inside[parts.calibration]]
     payoff = Payoff.of(labels, costs_of(task))
     tiers = [
@@ -101,7 +104,9 @@ def fit(
             advice="train a model that tells the labels apart; its answers are right only as often as the label is",
         )
     known = _known(task, terms, rows, inside, tiers, scores, truth) if terms.llms else None
-    return Fitted(task, labels, rows, truth, parts, samples, promises, domain, inside, used, tiers, judged, known)
+    return Fitted(
+        task, labels, rows, truth, parts, samples, promises, domain, known_share, inside, used, tiers, judged, known
+    )
 
 
 def _refuse_unsuited(task: Task, terms: Terms) -> None:
@@ -155,15 +160,15 @@ def names_of(tier: str | tuple[str, ...]) -> tuple[str, ...]:
     return (tier,) if isinstance(tier, str) else tier
 
 
-def known_share(task: Task, scores: Mapping[str, Scores]) -> FloatArray:
+def _known_share(task: Task, scores: Mapping[str, Scores]) -> FloatArray:
     """What the first tier knows of each text: the least of its models' shares."""
     return np.minimum.reduce([scores[name].known_share for name in names_of(task.tiers[0])])
 
 
-def _domain(task: Task, rows: Sequence[RecordedRow], scores: Mapping[str, Scores], used: IndexArray) -> Domain:
+def _domain(rows: Sequence[RecordedRow], known_share: FloatArray, used: IndexArray) -> Domain:
     """What the calibration part's texts are like; their labels have no say in it."""
     texts = [rows[row].text for row in used]
-    known = known_share(task, scores)[used]
+    known = known_share[used]
     lengths: list[float] = np.quantile([len(text) for text in texts], [0.01, 0.5, 0.99]).tolist()
     return Domain(
         known_share_min=shortest(np.quantile(known, KNOWN_SHARE_QUANTILE, method="lower")),
@@ -173,7 +178,7 @@ def _domain(task: Task, rows: Sequence[RecordedRow], scores: Mapping[str, Scores
     )
 
 
-def _inside(task: Task, domain: Domain, rows: Sequence[RecordedRow], scores: Mapping[str, Scores]) -> BoolArray:
+def _inside(domain: Domain, rows: Sequence[RecordedRow], known_share: FloatArray) -> BoolArray:
     admits = Scripts(domain.scripts).admits
     written = np.fromiter((admits(row.text) for row in rows), np.bool_, len(rows))
-    return written & (known_share(task, scores) >= np.float32(domain.known_share_min))
+    return written & (known_share >= np.float32(domain.known_share_min))

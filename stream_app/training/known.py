@@ -1,12 +1,12 @@
 """Rows whose LLM answers are recorded: what asking about them comes to, by whatever rule."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stream_app.events import Cost, VoteRule
-from stream_app.routing.calibration import BoolArray, Float64Array
+from stream_app.routing.calibration import Float64Array
 from stream_app.routing.models import IndexArray
 from stream_app.routing.payoff import Payoff, plain
 from stream_app.routing.votes import Seen
@@ -45,15 +45,14 @@ class Known:
 
     def rows(self, chosen: IndexArray) -> "Known":
         """Of these rows alone."""
-        return Known(
-            self.places[chosen],
-            [tier.rows(chosen) for tier in self.tiers],
-            self.seen.rows(chosen),
-            self.recorded.rows(chosen),
-            self.truth[chosen],
-            self.folds[chosen],
-            self.labels,
-            self.costs,
+        return replace(
+            self,
+            places=self.places[chosen],
+            tiers=[tier.rows(chosen) for tier in self.tiers],
+            seen=self.seen.rows(chosen),
+            recorded=self.recorded.rows(chosen),
+            truth=self.truth[chosen],
+            folds=self.folds[chosen],
         )
 
     def among(self, *parts: IndexArray) -> "Known":
@@ -63,7 +62,7 @@ class Known:
     def of_first(self) -> "Known":
         """As if only the first LLM could be asked."""
         recorded = Recordings(self.labels, self.recorded.llms[:1], self.recorded.answers[:1])
-        return Known(self.places, self.tiers, self.seen, recorded, self.truth, self.folds, self.labels, self.costs)
+        return replace(self, recorded=recorded)
 
     def cost_of(self, answer: IndexArray) -> Float64Array:
         """What these answers cost."""
@@ -81,8 +80,3 @@ def clearly_cheaper(cost: Float64Array, than: Float64Array, errors: float = 1.0)
     """
     saved = than - cost
     return float(saved.sum()) > errors * float((saved**2).sum()) ** 0.5
-
-
-def cheaper(rows: BoolArray, cost: Float64Array, than: Float64Array) -> bool:
-    """The same of some rows."""
-    return clearly_cheaper(cost[rows], than[rows])

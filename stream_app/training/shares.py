@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 
 from stream_app.routing.calibration import BoolArray
-
-NORMAL_QUANTILE = 1.959964
-"""Of a two-sided 95 % interval."""
+from stream_app.training.paired import NORMAL_QUANTILE
 
 
 @dataclass(frozen=True, slots=True)

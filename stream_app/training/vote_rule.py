@@ -9,7 +9,7 @@ import numpy as np
 from stream_app.events import Expecting, VoteRule, Weighing
 from stream_app.routing.calibration import BoolArray, Float64Array
 from stream_app.routing.votes import NextVote, Seen
-from stream_app.training.known import FOLDS, Known, cheaper
+from stream_app.training.known import FOLDS, Known, clearly_cheaper
 from stream_app.training.vote_fit import fit_expected, fit_posterior
 
 ROWS_MIN = 300
@@ -31,7 +31,7 @@ def vote_rule(known: Known, escalated: BoolArray) -> VoteRule | None:
     chosen: Known | None = None
     for way in ways:
         cost = _cross_fitted(way, escalated)
-        if cheaper(escalated, cost, best):
+        if clearly_cheaper(cost[escalated], best[escalated]):
             best, chosen = cost, way
     return None if chosen is None else fitted_rule(chosen, escalated)
 

@@ -10,7 +10,7 @@ from stream_app.events import VoteRule
 from stream_app.routing.calibration import BoolArray
 from stream_app.routing.models import IndexArray
 from stream_app.routing.payoff import Payoff, plain
-from stream_app.routing.votes import NO_ANSWER, Logit, NextVote, Seen
+from stream_app.routing.votes import NO_ANSWER, Seen, next_vote_of, posterior_of
 from stream_app.training.recorded import RecordedRow
 
 
@@ -68,7 +68,7 @@ def voted(
     """The label of every row, were it escalated. Where no LLM gave an answer, the small model's stands."""
     first, answer = recorded.llms[0], recorded.answers[0]
     label, none = np.where(answer == NO_ANSWER, small, answer), np.zeros(len(seen), np.bool_)
-    weigh = None if rule is None else _weighing(rule, (first,))
+    weigh = None if rule is None else posterior_of(rule, (first,))
     if rule is None or weigh is None:
         return Voted(label, none)
     worth = (payoff or plain(seen.probabilities.shape[1])).worth
@@ -77,19 +77,12 @@ def voted(
     if len(recorded.llms) == 1:
         return Voted(label, none)
     second = recorded.llms[1]
-    both = _weighing(rule, (first, second))
-    expected = next((one for one in rule.expecting if one.llm == second and one.voters == (first,)), None)
-    if both is None or expected is None:
+    following = next_vote_of(rule, (first,), second, payoff)
+    if following is None:
         return Voted(label, none)
-    following = NextVote(Logit(expected.voters, expected.weights, silence=True), both, payoff)
     gain = following.value(seen, [answer], believed)
     asked = (gain > 0) & (gain >= rule.worth_min)
     votes = [answer, recorded.answers[1]]
     silent = (votes[0] == NO_ANSWER) & (votes[1] == NO_ANSWER)
-    after = np.where(silent, small, worth(both.chances(seen, votes)).argmax(axis=1))
+    after = np.where(silent, small, worth(following.after.chances(seen, votes)).argmax(axis=1))
     return Voted(np.where(asked, after, label), asked)
-
-
-def _weighing(rule: VoteRule, voters: tuple[str, ...]) -> Logit | None:
-    found = next((one for one in rule.weighing if one.voters == voters), None)
-    return None if found is None else Logit(found.voters, found.weights)

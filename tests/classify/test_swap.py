@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 
@@ -160,6 +161,21 @@ def feeding(place, stop, pause_s=0.05, events=300):
     return thread
 
 
+@contextmanager
+def under_load(place):
+    """Workers to be started and struck while events keep coming; in the end every event has its decision."""
+    fleet, stop = Fleet(place.folder), threading.Event()
+    feeder = feeding(place, stop)
+    try:
+        yield fleet
+        stop.set()
+        feeder.join()
+        place.wait_for(place.written)
+    finally:
+        stop.set()
+        fleet.abandon()
+
+
 OLD, NEW = ("scripted@1", "scripted:1", 0.9), ("scripted@2", "scripted:2", 0.7)
 
 
@@ -173,9 +189,7 @@ def in_order(decided, *turns):
 def test_a_swap_under_load_with_a_kill_in_its_middle(place):
     """Two workers under load; one is killed while the swap waits for it, and the other later: one outcome for each
     event, and in each partition first all by the old policy, then all by the new. The old version is let go."""
-    fleet, stop = Fleet(place.folder), threading.Event()
-    feeder = feeding(place, stop)
-    try:
+    with under_load(place) as fleet:
         fleet.add("one", "classify")
         fleet.add("two", "classify")
         place.wait_for(2_000)
@@ -189,12 +203,6 @@ def test_a_swap_under_load_with_a_kill_in_its_middle(place):
         assert report["let_go"] == ["scripted:1"]
         fleet.kill("one")  # a worker that starts now decides by the control topic, and not by its policy file
         place.wait_for(place.written + 1_000)
-        stop.set()
-        feeder.join()
-        place.wait_for(place.written)
-    finally:
-        stop.set()
-        fleet.abandon()
     decided = place.policies()
     assert len(decided) == place.written
     in_order(decided, OLD, NEW)
@@ -203,9 +211,7 @@ def test_a_swap_under_load_with_a_kill_in_its_middle(place):
 def test_a_promote_that_is_killed_and_a_worker_that_sleeps_through_a_swap(place):
     """The swap is killed while it waits for a worker that stands still: nothing has changed, and it may be run again.
     The sleeper is passed over; its model is gone when it wakes, and it decides by the policy in force. Then back."""
-    fleet, stop = Fleet(place.folder), threading.Event()
-    feeder = feeding(place, stop)
-    try:
+    with under_load(place) as fleet:
         fleet.add("one", "classify")
         fleet.add("two", "classify")
         place.wait_for(2_000)
@@ -225,12 +231,6 @@ def test_a_promote_that_is_killed_and_a_worker_that_sleeps_through_a_swap(place)
         assert back.returncode == 0, back.stderr
         assert json.loads(back.stdout)["now"] == "scripted@1"
         place.wait_for(place.written + 500)
-        stop.set()
-        feeder.join()
-        place.wait_for(place.written)
-    finally:
-        stop.set()
-        fleet.abandon()
     decided = place.policies()
     assert len(decided) == place.written
     in_order(decided, OLD, NEW, OLD)

@@ -15,14 +15,11 @@ from click.testing import CliRunner
 
 from stream_app.cli import shunt as shunt_in_process
 from stream_app.errors import SettingsError
-from stream_app.local.llm.options import StandInOptions
-from stream_app.local.llm_server import LlmServer
 from tests.cli.command import command, environment, shunt
-from tests.conftest import run_apart
 from tests.kafka.reading import produce, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import Result
@@ -31,15 +28,6 @@ if TYPE_CHECKING:
 
 WAIT_S = 60
 SURE, UNSURE, BLANK = 30, 20, 10
-
-
-@pytest.fixture(scope="module")
-def llm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The stand-in LLM."""
-    server = LlmServer(tmp_path_factory.mktemp("llm") / "llm.log", StandInOptions(latency_median_ms=5))
-    run_apart(server.start())
-    yield server.base_url
-    run_apart(server.process.stop())
 
 
 def texts() -> list[str]:

@@ -16,8 +16,6 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from stream_app.errors import StartError
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import look_up, require
-from stream_app.local.llm.options import StandInOptions
-from stream_app.local.llm_server import LlmServer
 from stream_app.settings import Kafka
 from tests.conftest import run_apart
 
@@ -30,15 +28,6 @@ if TYPE_CHECKING:
     from stream_app.local.stack import Stack
 
 WAIT_S = 60
-
-
-@pytest.fixture(scope="module")
-def llm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The stand-in LLM."""
-    server = LlmServer(tmp_path_factory.mktemp("llm") / "llm.log", StandInOptions(latency_median_ms=5))
-    run_apart(server.start())
-    yield server.base_url
-    run_apart(server.process.stop())
 
 
 class Pipeline:

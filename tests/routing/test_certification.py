@@ -8,18 +8,27 @@ from scipy import stats
 
 from stream_app.routing.certification import (
     COVERAGES,
-    Tally,
     binomial_cdf,
-    certified_step,
     error_bound,
     labels_needed,
     rows_needed,
 )
+from stream_app.routing.promises import ErrorAtMost, last_shown
+
+
+def tally(accepted, wrong):
+    """A table of two labels: all is accepted as the first, and so many are truly of the second."""
+    return np.array([[accepted - wrong, 0, 0], [wrong, 0, 0]])
 
 
 def steps(accepted, wrong):
     """One sample's steps."""
-    return [(Tally(rows, errors),) for rows, errors in zip(accepted, wrong, strict=True)]
+    return [(tally(rows, errors),) for rows, errors in zip(accepted, wrong, strict=True)]
+
+
+def certified_step(tables, error_max, delta):
+    """The fixed sequence with an error target as its only promise."""
+    return last_shown([ErrorAtMost(error_max)], tables, delta)
 
 
 counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -77,9 +86,9 @@ def test_sequence_stops_at_the_first_failure():
 
 def test_every_sample_must_pass():
     """A step good in one sample and bad in another is not promised, nor one that accepts nothing in one."""
-    good, bad = Tally(1000, 10), Tally(1000, 60)
+    good, bad = tally(1000, 10), tally(1000, 60)
     assert certified_step([(good, good), (good, bad)], 0.05, 0.05) == 0
-    assert certified_step([(good, Tally(0, 0))], 0.05, 0.05) is None
+    assert certified_step([(good, tally(0, 0))], 0.05, 0.05) is None
 
 
 def test_promise_holds_in_simulation():

@@ -15,7 +15,7 @@ from stream_app.routing.decide import Route
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy, dump_policy, load_policy
 from stream_app.routing.routers import task_routers
-from stream_app.routing.votes import Opinions
+from stream_app.routing.votes import Seen, posterior_of
 from stream_app.settings import LabelCost, Task
 from stream_app.training.calibrate import calibrate_task, merged
 from stream_app.training.evaluate import helped
@@ -186,9 +186,10 @@ def test_the_vote_of_an_llm_with_a_leaning_is_weighed():
     assert helped(made, ("big",), {}).accuracy > helped(obeyed, ("big",), {}).accuracy + 0.003
     policy = load_policy(dump_policy(merged(None, "reviews", "sentiment", made.task, TERMS.made_at)))
     assert policy.tasks["sentiment"].votes == made.task.votes
-    even = {"negative": 0.5, "positive": 0.5}
-    said = {one: Opinions(made.task.votes, even, 500, {"big": one}) for one in even}
-    assert said["positive"].chance("positive") > said["negative"].chance("negative")
+    weigh = posterior_of(made.task.votes, ("big",))
+    even = Seen(np.full((2, 2), 0.5, np.float32), np.array([500, 500]))
+    believed = weigh.chances(even, [np.array([0, 1])])
+    assert believed[1, 1] > believed[0, 0]
     with pytest.raises(SettingsError, match="recorded answer of nobody"):
         calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llms=("nobody",)))
 
