@@ -54,7 +54,7 @@ async def fill(bootstrap: str, topic: str, records: int) -> None:
     await admin.start()
     names = [
         topic,
-        *(f"{topic}-{use}" for use in ("decisions", "escalations", "dlq", "parked", "review", "bare")),
+        *(f"{topic}-{use}" for use in ("decisions", "escalations", "dlq", "parked", "review", "feedback", "bare")),
     ]
     compact = NewTopic(f"{topic}-control", 1, 1, topic_configs={"cleanup.policy": "compact"})
     await admin.create_topics([*(NewTopic(name, PARTITIONS, 1) for name in names), compact])

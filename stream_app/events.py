@@ -17,6 +17,8 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 DecidedBy = Literal["small", "llm", "human"]
 DegradedReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer"]
+LabelledBy = Literal["llm", "human"]
+WhyLabelled = Literal["escalated", "audit", "verdict"]
 EscalatedBecause = Literal["unsure", "out_of_domain"]
 UncertifiedReason = Literal["manual", "no_gain", "shift", "uncalibrated"]
 
@@ -203,6 +205,38 @@ class Parked:
     final: str
     revision: int
     reason: DegradedReason
+
+
+@dataclass(frozen=True, slots=True)
+class SmallOpinion:
+    """What the small model had said of a task, whether or not that was accepted."""
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One label that somebody gave to one task of an event: a row of the feedback topic.
+
+    `label` is None where an audited event got no usable answer. `model` is the LLM's name, None for a person.
+    `revision` is that of the decision it is about, `at_ms` when the label was given.
+    """
+
+    id: str
+    task: str
+    text: str
+    label: str | None
+    labelled_by: LabelledBy
+    why: WhyLabelled
+    model: str | None
+    small: SmallOpinion
+    policy: str | None
+    revision: int
+    source: Source
+    at_ms: int
 
 
 class Outgoing(NamedTuple):

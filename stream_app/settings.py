@@ -47,6 +47,7 @@ class Topics(Section):
     dlq: TopicName | None = None
     parked: TopicName | None = None
     review: TopicName | None = None
+    feedback: TopicName | None = None
     control: TopicName | None = None
 
 
@@ -59,6 +60,7 @@ class TopicNames(Section):
     dlq: str
     parked: str
     review: str
+    feedback: str
     control: str
 
 
@@ -95,6 +97,7 @@ class Kafka(Section):
             dlq=self.topics.dlq or f"{self.input_topic}-dlq",
             parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
+            feedback=self.topics.feedback or f"{self.input_topic}-feedback",
             control=self.topics.control or f"{self.input_topic}-control",
         )
 
@@ -328,6 +331,13 @@ class Llm(Section):
         return (*others, *second)
 
 
+class Feedback(Section):
+    """What is kept on the feedback topic to train on, texts included."""
+
+    llm_answers: bool = True
+    """Each label that an LLM gave. False where texts must not be kept for longer than it takes to decide them."""
+
+
 class Web(Section):
     """The worker's own web server: health, metrics and, in the feeds role, the live page."""
 
@@ -355,6 +365,7 @@ class Settings(BaseSettings):
     classify: Classify = Classify()
     escalate: Escalate = Escalate()
     llm: Llm = Llm()
+    feedback: Feedback = Feedback()
     web: Web = Web()
 
     @classmethod

@@ -142,6 +142,8 @@ class Metrics:
         self._degraded = self._count("degraded", "Finals taken from the small model for want of the LLM.", "reason")
         self._parked = self._count("parked", "Degraded finals whose event will be asked after all.", "reason")
         self._given_up = self._count("parked_given_up", "Parked events that are not corrected.", "cause")
+        self._feedback = self._count("feedback", "Labels written to the feedback topic.", "why")
+        self._feedback_left_out = self._count("feedback_left_out", "Labels too large for the feedback topic.")
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
         self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
@@ -230,6 +232,14 @@ class Metrics:
     def parked_given_up(self, cause: str, n: int = 1) -> None:
         """`n` parked events stay as they were decided: too old (`expired`), or no usable answer."""
         self._given_up.labels(cause).inc(n)
+
+    def feedback(self, why: str, n: int = 1) -> None:
+        """`n` labels were written to the feedback topic."""
+        self._feedback.labels(why).inc(n)
+
+    def feedback_left_out(self, n: int = 1) -> None:
+        """`n` labels were too large for the feedback topic."""
+        self._feedback_left_out.inc(n)
 
     def dead_letters(self, lane: Lane, cause: str, n: int = 1) -> None:
         """`n` records became dead letters for that cause."""

@@ -6,7 +6,6 @@ import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
 from stream_app.classify.tally import Tally
@@ -105,12 +104,11 @@ class Outbox:
 
         The input may have got partitions since the start that the decisions topic has not: for those the key chooses.
         """
-        count = self._decisions.partitions
         if source_partition < self._kept_numbers:
             return source_partition
         if key is not None:
-            return (murmur2(key) & 0x7FFFFFFF) % count
-        return source_partition % count
+            return self._decisions.partition_of(key)
+        return source_partition % self._decisions.partitions
 
     # Events
 

@@ -15,6 +15,7 @@ from stream_app.codec.dead_letters import (
 )
 from stream_app.codec.decisions import AnswerMessage, DecisionMessage, SourceMessage, decode_decision
 from stream_app.codec.escalations import EscalatedRecord, decode_escalation, encode_escalation
+from stream_app.codec.feedback import decode_feedback, encode_feedback, feedback_key
 from stream_app.codec.finals import FinalEncoder, Grade, SmallAnswers
 from stream_app.codec.headers import RecordHeaders
 from stream_app.codec.parked import decode_parked, encode_parked
@@ -39,9 +40,12 @@ __all__ = [
     "decode_dead_letter",
     "decode_decision",
     "decode_escalation",
+    "decode_feedback",
     "decode_parked",
     "encode_escalation",
+    "encode_feedback",
     "encode_parked",
+    "feedback_key",
     "record_batch_bytes",
     "rfc3339",
     "timestamp_ms",

@@ -108,6 +108,8 @@ class Committing:
 
     def _count(self, lane: Lane, outcomes: Sequence[Outcome]) -> None:
         waited_s: list[float] = []
+        self._metrics.feedback("escalated", sum([outcome.labels for outcome in outcomes]))
+        self._metrics.feedback_left_out(sum([outcome.labels_left_out for outcome in outcomes]))
         for outcome in outcomes:
             decision = outcome.decision
             if outcome.gave_up is not None:

@@ -125,7 +125,7 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
         codec = Codec(settings.events, settings.kafka.group)
         batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
         names = settings.kafka.names
-        outputs = [topics[name].each_partition for name in (names.decisions, names.dlq, names.review)]
+        outputs = [topics[name].each_partition for name in (names.decisions, names.dlq, names.review, names.feedback)]
         shared = [tp for each_partition in outputs for tp in each_partition]
         parked = topics[names.parked]
 

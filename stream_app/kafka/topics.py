@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
+from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
 from stream_app.errors import StartError
@@ -33,6 +34,8 @@ HEADROOM_BYTES = 128 * 1024
 """What an escalation or a dead letter adds to the record it carries: its headers, and a batch's own frame."""
 REPLICAS_MAX = 3
 CONTROL_USERS = ("shunt promote, classify", "classify")
+WAITED_FOR = frozenset({"escalations", "parked", "dlq", "review", "feedback"})
+"""Topics whose records may wait for long: kept for less than planned, they may be gone before they are read."""
 TOPIC_ALREADY_EXISTS = 36
 VISIBLE_WITHIN_S = 20.0
 
@@ -73,6 +76,10 @@ class TopicFound:
         """All its partitions."""
         return [TopicPartition(self.name, number) for number in range(self.partitions)]
 
+    def partition_of(self, key: bytes) -> int:
+        """The key's partition, as Java clients choose it."""
+        return (murmur2(key) & 0x7FFFFFFF) % self.partitions
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -107,6 +114,7 @@ def plan(
         TopicPlan("parked", names.parked, escalations or count, KEEP_PARKED_MS, roomy + 4096, "escalate", "escalate"),
         TopicPlan("dlq", names.dlq, count, month, roomy, both, "shunt dlq"),
         TopicPlan("review", names.review, count, month, roomy, "escalate", "people"),
+        TopicPlan("feedback", names.feedback, count, month, roomy, "escalate, shunt feedback", "shunt distill"),
         TopicPlan("control", names.control, 1, -1, BROKER_MESSAGE_BYTES_MAX, *CONTROL_USERS, Cleanup.COMPACT),
     )
 
@@ -146,7 +154,7 @@ def _complaints(topic: TopicPlan, there: TopicFound) -> list[tuple[str, bool]]:
                 False,
             )
         )
-    if 0 <= there.retention_ms < topic.retention_ms and topic.use in {"escalations", "parked", "dlq", "review"}:
+    if 0 <= there.retention_ms < topic.retention_ms and topic.use in WAITED_FOR:
         complaints.append(
             (f"keeps records for {_days(there.retention_ms)}: retention.ms={topic.retention_ms}", False)
         )

@@ -73,6 +73,7 @@ class Pipeline:
             "dlq": self.partitions,
             "parked": self.partitions,
             "review": self.partitions,
+            "feedback": self.partitions,
             "control": 1,
         }
         roomy = {"max.message.bytes": str(TOPIC_BYTES_MAX)}
