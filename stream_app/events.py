@@ -205,6 +205,21 @@ class Parked:
     reason: DegradedReason
 
 
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Accepted answers of one event that the LLM is asked about all the same, since chance would have it.
+
+    `answers` are those of the accepted tasks, as they were decided; `labels` are all that each task's answer may be.
+    The record on the audits topic keeps the original key, value and headers; this travels in one more header.
+    """
+
+    source: Source
+    answers: dict[str, Answer]
+    labels: dict[str, tuple[str, ...]]
+    policy: str | None
+    audited_at_ms: int
+
+
 class Outgoing(NamedTuple):
     """One record to produce. A named tuple, because the hot path makes one for every event."""
 

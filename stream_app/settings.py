@@ -47,6 +47,8 @@ class Topics(Section):
     dlq: TopicName | None = None
     parked: TopicName | None = None
     review: TopicName | None = None
+    audits: TopicName | None = None
+    audit_results: TopicName | None = None
     control: TopicName | None = None
 
 
@@ -59,6 +61,8 @@ class TopicNames(Section):
     dlq: str
     parked: str
     review: str
+    audits: str
+    audit_results: str
     control: str
 
 
@@ -95,6 +99,8 @@ class Kafka(Section):
             dlq=self.topics.dlq or f"{self.input_topic}-dlq",
             parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
+            audits=self.topics.audits or f"{self.input_topic}-audits",
+            audit_results=self.topics.audit_results or f"{self.input_topic}-audit-results",
             control=self.topics.control or f"{self.input_topic}-control",
         )
 
@@ -238,6 +244,13 @@ class Escalate(Section):
     """Offsets a partition may run ahead of its oldest unfinished one: 20,000 bits fit the offset's metadata."""
 
 
+class AuditOptions(Section):
+    """Accepted answers that the LLM is asked about all the same, drawn by chance: do the promises still hold?"""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Of the events with an accepted answer; 0 audits nothing."""
+
+
 class Endpoint(Section):
     """One OpenAI-compatible endpoint with its limits."""
 
@@ -354,6 +367,7 @@ class Settings(BaseSettings):
     decisions: Decisions = Decisions()
     classify: Classify = Classify()
     escalate: Escalate = Escalate()
+    audit: AuditOptions = AuditOptions()
     llm: Llm = Llm()
     web: Web = Web()
 

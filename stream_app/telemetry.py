@@ -142,6 +142,7 @@ class Metrics:
         self._degraded = self._count("degraded", "Finals taken from the small model for want of the LLM.", "reason")
         self._parked = self._count("parked", "Degraded finals whose event will be asked after all.", "reason")
         self._given_up = self._count("parked_given_up", "Parked events that are not corrected.", "cause")
+        self._audits_sent = self._count("audits_sent", "Events whose accepted answers the LLM is asked about.")
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
         self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
@@ -230,6 +231,10 @@ class Metrics:
     def parked_given_up(self, cause: str, n: int = 1) -> None:
         """`n` parked events stay as they were decided: too old (`expired`), or no usable answer."""
         self._given_up.labels(cause).inc(n)
+
+    def audits_sent(self, n: int) -> None:
+        """`n` events were drawn for an audit."""
+        self._audits_sent.inc(n)
 
     def dead_letters(self, lane: Lane, cause: str, n: int = 1) -> None:
         """`n` records became dead letters for that cause."""

@@ -2,6 +2,7 @@
 unreadable record, stands in docs/messages.md; the schemas in `schemas/` are checked against it.
 """
 
+from stream_app.codec.audits import decode_audit, encode_audit
 from stream_app.codec.codec import Codec
 from stream_app.codec.dead_letters import (
     Cause,
@@ -36,10 +37,12 @@ __all__ = [
     "cause_of",
     "dead_letter",
     "dead_letter_headers",
+    "decode_audit",
     "decode_dead_letter",
     "decode_decision",
     "decode_escalation",
     "decode_parked",
+    "encode_audit",
     "encode_escalation",
     "encode_parked",
     "record_batch_bytes",

@@ -73,6 +73,8 @@ class Pipeline:
             "dlq": self.partitions,
             "parked": self.partitions,
             "review": self.partitions,
+            "audits": self.partitions,
+            "audit-results": 1,
             "control": 1,
         }
         roomy = {"max.message.bytes": str(TOPIC_BYTES_MAX)}
