@@ -17,6 +17,8 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 DecidedBy = Literal["small", "llm", "human"]
 DegradedReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer"]
+AuditReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer", "expired", "unreadable"]
+"""Why an audit got no answer."""
 EscalatedBecause = Literal["unsure", "out_of_domain"]
 UncertifiedReason = Literal["manual", "no_gain", "shift", "uncalibrated"]
 

@@ -249,6 +249,8 @@ class AuditOptions(Section):
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Of the events with an accepted answer; 0 audits nothing."""
+    max_age_s: Annotated[float, Field(gt=0, le=PARKED_AGE_MAX_S)] = 86_400.0
+    """An audit that the LLM has had no room for until then counts as lost."""
 
 
 class Endpoint(Section):

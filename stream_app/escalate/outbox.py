@@ -45,6 +45,8 @@ class Outcome:
     """The event will be asked after all: a copy waits on the parked topic."""
     gave_up: str | None = None
     """Why a parked event is not corrected: its degraded final stands."""
+    audits: tuple[tuple[str, str], ...] = ()
+    """Of an audit: task and result of each."""
 
 
 def given_up(why: str) -> Outcome:
