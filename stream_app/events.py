@@ -19,6 +19,8 @@ DecidedBy = Literal["small", "llm", "human"]
 DegradedReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer"]
 LabelledBy = Literal["llm", "human"]
 WhyLabelled = Literal["escalated", "audit", "verdict"]
+AuditReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer", "expired", "unreadable"]
+"""Why an audit got no answer."""
 EscalatedBecause = Literal["unsure", "out_of_domain"]
 UncertifiedReason = Literal["manual", "no_gain", "shift", "uncalibrated"]
 
@@ -237,6 +239,21 @@ class Feedback:
     revision: int
     source: Source
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Accepted answers of one event that the LLM is asked about all the same, since chance would have it.
+
+    `answers` are those of the accepted tasks, as they were decided; `labels` are all that each task's answer may be.
+    The record on the audits topic keeps the original key, value and headers; this travels in one more header.
+    """
+
+    source: Source
+    answers: dict[str, Answer]
+    labels: dict[str, tuple[str, ...]]
+    policy: str | None
+    audited_at_ms: int
 
 
 class Outgoing(NamedTuple):

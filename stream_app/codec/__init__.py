@@ -2,6 +2,8 @@
 unreadable record, stands in docs/messages.md; the schemas in `schemas/` are checked against it.
 """
 
+from stream_app.codec.audit_results import AuditResultMessage, decode_audit_result, encode_audit_result, llm_result
+from stream_app.codec.audits import decode_audit, encode_audit
 from stream_app.codec.codec import Codec
 from stream_app.codec.dead_letters import (
     Cause,
@@ -23,6 +25,7 @@ from stream_app.codec.times import rfc3339, timestamp_ms
 
 __all__ = [
     "AnswerMessage",
+    "AuditResultMessage",
     "Cause",
     "Codec",
     "DeadLetterMessage",
@@ -37,15 +40,20 @@ __all__ = [
     "cause_of",
     "dead_letter",
     "dead_letter_headers",
+    "decode_audit",
+    "decode_audit_result",
     "decode_dead_letter",
     "decode_decision",
     "decode_escalation",
     "decode_feedback",
     "decode_parked",
+    "encode_audit",
+    "encode_audit_result",
     "encode_escalation",
     "encode_feedback",
     "encode_parked",
     "feedback_key",
+    "llm_result",
     "record_batch_bytes",
     "rfc3339",
     "timestamp_ms",

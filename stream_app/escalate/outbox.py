@@ -53,6 +53,8 @@ class Outcome:
     """Rows for the feedback topic among `outgoing`."""
     labels_left_out: int = 0
     """Rows that the feedback topic does not take."""
+    audits: tuple[tuple[str, str], ...] = ()
+    """Of an audit: task and result of each."""
 
 
 def given_up(why: str) -> Outcome:
