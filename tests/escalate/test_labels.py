@@ -127,17 +127,17 @@ async def test_finals_and_corrections_leave_their_labels(stack, llm, prefix):  #
 
 def test_a_kill_neither_loses_nor_doubles_a_label(stack, llm, unique_name, tmp_path: Path):
     """Workers killed -9 one after another with calls under way: one row for each event, as there is one final."""
-    llm.latency(150, 0.5)
+    llm.latency(500, 0.5)
     made = Pipeline(tmp_path, stack, llm, unique_name("labels"))
     try:
         made.start()
-        made.produce(100 * PARTITIONS)
         for _ in range(3):
+            made.produce(80 * PARTITIONS)
             made.busy(30)
             victim = made.workers[-1]
             victim.kill()
             made.start()
-            made.produce(40 * PARTITIONS)
+        llm.latency(50, 0.5)
         made.at_rest()
     finally:
         for worker in made.workers:
