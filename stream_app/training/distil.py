@@ -4,7 +4,8 @@ After Data Shunt+'s 2-stage confidence distillation (Chen et al., arXiv 2406.154
 convex, so that what it learned before has to be learned again with what is new:
 
 1. *What it had to ask.* Base rows and lessons together: labels that an LLM gave to events the small model was not
-   sure of, and people's. Models of the other folds doubt some of the LLM's labels (`belief`); those are left out.
+   sure of, and people's. Models of the other folds doubt some of the LLM's labels (`belief`). They are left out where
+   that makes base rows that were held out, whose labels are people's, likelier by more than a standard error.
 2. *What it knew.* The model of stage one answers unlabelled texts, and its answers teach again, each by as much as it
    is sure of it: an answer it is unsure of weighs next to nothing. They shape the table alone. How sure the model may
    be is learned from labels that somebody gave.
@@ -18,6 +19,7 @@ import numpy as np
 from stream_app.training import fast
 from stream_app.training.belief import Mask, doubted, self_confidence
 from stream_app.training.gold import Gold, TaskKind, gold_of
+from stream_app.training.known import clearly_cheaper
 from stream_app.training.lessons import Lesson
 from stream_app.training.recipe import Recipe
 from stream_app.training.rows import LabelledRow
@@ -46,7 +48,7 @@ class Curriculum:
 
 @dataclass(frozen=True, slots=True)
 class Distilled:
-    """The model, which lessons it believed, and how good stage one is on base rows it did not see."""
+    """The model, which lessons it believed, how many it did not, and how good stage one is on base rows held out."""
 
     model: fast.FastModel
     believed: tuple[Lesson, ...]
@@ -61,14 +63,18 @@ def distil(given: Curriculum, recipe: Recipe, work: Work, progress: Progress) ->
     distrusted = _doubted(given, first.cross_fitted)
     believed = tuple(lesson for lesson, bad in zip(given.lessons, distrusted.tolist(), strict=True) if not bad)
     if distrusted.any():
-        first = _stage_one(given, believed, recipe, work.part("believed"), _named("what it believes", progress))
+        second = _stage_one(given, believed, recipe, work.part("believed"), _named("what it believes", progress))
+        if clearly_cheaper(_surprise(given, second), _surprise(given, first)):
+            first = second
+        else:
+            believed = tuple(given.lessons)
     at = len(given.base)
     right = first.cross_fitted[:at].argmax(axis=1) == given.gold(believed).places[:at]
     model = first
     if given.unlabelled:
         guesses = work.array("guesses", lambda: first.answers(given.unlabelled))
         model = _stage_two(given, believed, guesses, recipe, work.part("two"), _named("stage two", progress))
-    return Distilled(model, believed, int(distrusted.sum()), len(given.unlabelled), float(right.mean()))
+    return Distilled(model, believed, len(given.lessons) - len(believed), len(given.unlabelled), float(right.mean()))
 
 
 def _named(stage: str, progress: Progress) -> Progress:
@@ -81,6 +87,12 @@ def _stage_one(
     gold = given.gold(lessons)
     texts, groups = _texts(given, lessons), _groups(given, lessons)
     return fast.fit(texts, gold, groups, np.zeros(len(texts), np.int64), recipe, work, progress, ())
+
+
+def _surprise(given: Curriculum, model: fast.FastModel) -> Floats:
+    """The log loss of each base row, by a model that did not see it."""
+    labels = given.gold(()).places
+    return -np.log(model.cross_fitted[np.arange(len(labels)), labels].clip(1e-9))
 
 
 def _doubted(given: Curriculum, cross_fitted: Floats) -> Mask:
