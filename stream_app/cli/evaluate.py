@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -24,7 +26,7 @@ from stream_app.routing.payoff import Payoff
 from stream_app.routing.policy import Policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Settings, Task
-from stream_app.training.detailed import detailed, detailed_lines, detailed_object
+from stream_app.training.detailed import Detailed, detailed, detailed_lines, detailed_object
 from stream_app.training.evaluate import Asked, Evaluation, Losses, evaluation, outcomes
 from stream_app.training.llm_cost import extra_cost_share
 from stream_app.training.recorded import Half, RecordedRow, label_indexes, read_recorded
@@ -35,7 +37,9 @@ from stream_app.training.voting import Recordings
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option("--policy", "policy_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--task", "name", help="Which task the labels answer.  [default: the only one]")
+@click.option(
+    "--task", "names", multiple=True, help="Which task the labels answer; several.  [default: the only one]"
+)
 @with_recorded_llms
 @click.option("--half", type=click.Choice(["A", "B"]), help="Use only this half of the groups.")
 @click.option(
@@ -55,7 +59,7 @@ def evaluate(
     past: PastOptions | None,
     file: Path | None,
     policy_file: Path | None,
-    name: str | None,
+    names: tuple[str, ...],
     llms: tuple[str, ...],
     prices: dict[str, float],
     half: Half | None,
@@ -67,33 +71,77 @@ def evaluate(
 
     With --live the LLM of the settings is asked about the rows that the policy escalates, in several ways, and the
     report says what the hint and the pruning of labels are worth. With --from-topic no file is read but past
-    decisions, which are held against other cuts.
+    decisions, which are held against other cuts. Several tasks are measured at once where rows name their labels
+    by task (`labels`: task -> label).
     """
     if past is not None:
-        return evaluate_past(settings, past, name, as_json=as_json)
+        return evaluate_past(settings, past, _one_of(names, "--from-topic"), as_json=as_json)
     if file is None or policy_file is None:
         kind, missing = ("argument", "'FILE'") if file is None else ("option", "'--policy'")
         raise click.MissingParameter(param_hint=missing, param_type=kind)
     if live is not None:
+        _one_of(names, "--live")
         require_llm(settings)
-    (task,) = calibrated_tasks(settings, [name] if name else [])
-    rows = read_recorded(file, task.name, half).rows
-    policy = load_policy(policy_file.read_bytes(), str(policy_file))
-    router, routed = asyncio.run(_route(settings, task, rows, policy))
-    truth = np.array(label_indexes(rows, router.labels), np.intp)
-    if live is not None:
-        return evaluate_live(
-            settings, live, RoutedFile(router, policy.ref, rows, routed, truth), out, as_json=as_json
-        )
-    made = policy.tasks[task.name]
-    asked = None
     if llms:
-        asked = Asked.of(Recordings.of(llms, rows, router.labels, prices), made.votes, rows, routed)
+        _one_of(names, "--llm")
+    policy = load_policy(policy_file.read_bytes(), str(policy_file))
+    tasks = calibrated_tasks(settings, names)
+    files = [_routed(settings, task, file, half, policy) for task in tasks]
+    if live is not None:
+        return evaluate_live(settings, live, files[0], out, as_json=as_json)
+    recorded = Recorded(llms, prices, audit_share)
+    measured = [_measured(settings, policy, one, recorded) for one in files]
+    if out is not None:
+        out.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in _lines(measured)))
+    if as_json:
+        click.echo(orjson.dumps(_object(measured)).decode())
+    else:
+        click.echo("\n\n".join(_table(one, policy.ref) for one in measured))
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The LLMs whose recorded answers are taken, what their tokens cost, and the audits that are counted."""
+
+    llms: tuple[str, ...]
+    prices: dict[str, float]
+    audit_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One task's figures, and what became of each of its rows."""
+
+    found: Evaluation
+    more: Detailed
+    outcomes: Sequence[dict[str, object]]
+
+
+def _one_of(names: Sequence[str], option: str) -> str | None:
+    """The one task; one option may not be used for several at once."""
+    if len(names) > 1:
+        raise click.UsageError(f"{option} is about one task: give one --task")
+    return names[0] if names else None
+
+
+def _routed(settings: Settings, task: Task, file: Path, half: Half | None, policy: Policy) -> RoutedFile:
+    rows = read_recorded(file, task.name, half).rows
+    router, routed = asyncio.run(_route(settings, task, rows, policy))
+    return RoutedFile(router, policy.ref, rows, routed, np.array(label_indexes(rows, router.labels), np.intp))
+
+
+def _measured(settings: Settings, policy: Policy, file: RoutedFile, recorded: Recorded) -> Measured:
+    router, rows, routed = file.router, file.rows, file.routed
+    made, asked = policy.tasks[router.task], None
+    if recorded.llms:
+        heard = Recordings.of(recorded.llms, rows, router.labels, recorded.prices)
+        asked = Asked.of(heard, made.votes, rows, routed)
     found = evaluation(
-        task.name,
+        router.task,
         rows,
         routed,
-        truth,
+        file.truth,
         tiers=len(router.tiers),
         certificate=made.certificate,
         asked=asked,
@@ -101,17 +149,41 @@ def evaluate(
     )
     if asked is not None and found.llm is not None:
         longer = extra_tokens(settings, router, policy.ref, rows, routed)
-        cost = found.llm.cost_share + extra_cost_share(rows, routed.accepted, asked, longer, audit_share)
-        found = dataclasses.replace(found, llm=dataclasses.replace(found.llm, cost_share=cost))
-    more = detailed(made, routed, truth, asked)
-    if out is not None:
-        lines = outcomes(rows, router.labels, routed, asked)
-        out.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
-    if as_json:
-        click.echo(orjson.dumps({**flat(found), **detailed_object(more)}).decode())
-    else:
-        click.echo(as_table((f"{task.name}, {policy.ref}", ""), [*_shown(found), *detailed_lines(more)]))
-    return 0
+        extra = extra_cost_share(rows, routed.accepted, asked, longer, recorded.audit_share)
+        llm = dataclasses.replace(found.llm, cost_share=found.llm.cost_share + extra)
+        found = dataclasses.replace(found, llm=llm)
+    more = detailed(made, routed, file.truth, asked)
+    return Measured(found, more, outcomes(rows, router.labels, routed, asked))
+
+
+def _lines(measured: Sequence[Measured]) -> list[dict[str, object]]:
+    """A line for each event: the outcome where there is one task, else by task those it has labels of."""
+    if len(measured) == 1:
+        return list(measured[0].outcomes)
+    events = dict[object, dict[str, object]]()
+    for one in measured:
+        for line in one.outcomes:
+            outcome = {key: value for key, value in line.items() if key != "id"}
+            events.setdefault(line["id"], {})[one.found.task] = outcome
+    return [{"id": name, "tasks": by_task} for name, by_task in events.items()]
+
+
+def _object(measured: Sequence[Measured]) -> dict[str, object]:
+    """One task's figures as they are; several' by name, beside how many events are escalated for any of them."""
+    if len(measured) == 1:
+        return {**flat(measured[0].found), **detailed_object(measured[0].more)}
+    escalated = dict[object, bool]()
+    for line in chain.from_iterable(one.outcomes for one in measured):
+        escalated[line["id"]] = escalated.get(line["id"], False) or line["route"] != "accepted"
+    return {
+        "events": len(escalated),
+        "escalated_share": sum(escalated.values()) / len(escalated),
+        "tasks": {one.found.task: {**flat(one.found), **detailed_object(one.more)} for one in measured},
+    }
+
+
+def _table(one: Measured, policy: str) -> str:
+    return as_table((f"{one.found.task}, {policy}", ""), [*_shown(one.found), *detailed_lines(one.more)])
 
 
 async def _route(

@@ -79,7 +79,8 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the calibration texts were like. A text below `known_share_min`, or mostly in letters of scripts not
-    named, is outside the calibrated domain. Lengths are characters at quantiles 0.01, 0.5 and 0.99.
+    named, is outside the calibrated domain; `known_share_quantile` of the texts were below. Lengths are characters at
+    quantiles 0.01, 0.5 and 0.99.
     """
 
     known_share_min: Probability

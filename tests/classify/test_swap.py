@@ -113,13 +113,25 @@ class Place:
         produce(self.pipeline.bootstrap_servers, self.pipeline.name, values, partitions=PARTITIONS, keys=keys)
         self.written += events
 
-    def committed(self):
+    def each_committed(self):
+        """Of each partition, how many records are decided; nothing for a topic that was just made."""
         group = f"{self.pipeline.name}-classify"
         try:
             offsets = committed_and_end(self.pipeline.bootstrap_servers, self.pipeline.name, group)
-        except KafkaException:  # a topic that was just made
-            return 0
-        return sum(max(0, committed) for committed, _ in offsets.values())
+        except KafkaException:
+            return []
+        return [max(0, committed) for committed, _ in offsets.values()]
+
+    def committed(self):
+        return sum(self.each_committed())
+
+    def wait_for_everyone(self, records, within_s=60.0):
+        """Until so many are decided, and some of each partition: none must first see the policy that comes next."""
+        self.wait_for(records, within_s)
+        deadline = time.monotonic() + within_s
+        while not all(self.each_committed()):
+            assert time.monotonic() < deadline, self.each_committed()
+            time.sleep(0.1)
 
     def wait_for(self, records, within_s=60.0):
         deadline = time.monotonic() + within_s
@@ -192,7 +204,7 @@ def test_a_swap_under_load_with_a_kill_in_its_middle(place):
     with under_load(place) as fleet:
         fleet.add("one", "classify")
         fleet.add("two", "classify")
-        place.wait_for(2_000)
+        place.wait_for_everyone(2_000)
         promoting = place.start("promote", "challenger.json", "--json")
         time.sleep(1.5)
         fleet.kill("two")
@@ -214,7 +226,7 @@ def test_a_promote_that_is_killed_and_a_worker_that_sleeps_through_a_swap(place)
     with under_load(place) as fleet:
         fleet.add("one", "classify")
         fleet.add("two", "classify")
-        place.wait_for(2_000)
+        place.wait_for_everyone(2_000)
         fleet.freeze("two")
         first = place.start("promote", "challenger.json")
         time.sleep(2.5)
