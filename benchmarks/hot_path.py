@@ -54,10 +54,12 @@ async def fill(bootstrap: str, topic: str, records: int) -> None:
     await admin.start()
     names = [
         topic,
-        *(f"{topic}-{use}" for use in ("decisions", "escalations", "dlq", "parked", "review", "bare")),
+        *(f"{topic}-{use}" for use in ("decisions", "escalations", "dlq", "parked", "review")),
+        *(f"{topic}-{use}" for use in ("feedback", "audits", "bare")),
     ]
     compact = NewTopic(f"{topic}-control", 1, 1, topic_configs={"cleanup.policy": "compact"})
-    await admin.create_topics([*(NewTopic(name, PARTITIONS, 1) for name in names), compact])
+    results = NewTopic(f"{topic}-audit-results", 1, 1)
+    await admin.create_topics([*(NewTopic(name, PARTITIONS, 1) for name in names), results, compact])
     await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=512 * 1024, acks=1)
     await producer.start()

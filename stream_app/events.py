@@ -17,6 +17,10 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 DecidedBy = Literal["small", "llm", "human"]
 DegradedReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer"]
+LabelledBy = Literal["llm", "human"]
+WhyLabelled = Literal["escalated", "audit", "verdict"]
+AuditReason = Literal["deadline", "budget", "outage", "refused", "invalid_answer", "expired", "unreadable"]
+"""Why an audit got no answer."""
 EscalatedBecause = Literal["unsure", "out_of_domain"]
 UncertifiedReason = Literal["manual", "no_gain", "shift", "uncalibrated"]
 
@@ -203,6 +207,53 @@ class Parked:
     final: str
     revision: int
     reason: DegradedReason
+
+
+@dataclass(frozen=True, slots=True)
+class SmallOpinion:
+    """What the small model had said of a task, whether or not that was accepted."""
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One label that somebody gave to one task of an event: a row of the feedback topic.
+
+    `label` is None where an audited event got no usable answer. `model` is the LLM's name, None for a person.
+    `revision` is that of the decision it is about, `at_ms` when the label was given.
+    """
+
+    id: str
+    task: str
+    text: str
+    label: str | None
+    labelled_by: LabelledBy
+    why: WhyLabelled
+    model: str | None
+    small: SmallOpinion
+    policy: str | None
+    revision: int
+    source: Source
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Accepted answers of one event that the LLM is asked about all the same, since chance would have it.
+
+    `answers` are those of the accepted tasks, as they were decided; `labels` are all that each task's answer may be.
+    The record on the audits topic keeps the original key, value and headers; this travels in one more header.
+    """
+
+    source: Source
+    answers: dict[str, Answer]
+    labels: dict[str, tuple[str, ...]]
+    policy: str | None
+    audited_at_ms: int
 
 
 class Outgoing(NamedTuple):

@@ -47,6 +47,9 @@ class Topics(Section):
     dlq: TopicName | None = None
     parked: TopicName | None = None
     review: TopicName | None = None
+    feedback: TopicName | None = None
+    audits: TopicName | None = None
+    audit_results: TopicName | None = None
     control: TopicName | None = None
 
 
@@ -59,6 +62,9 @@ class TopicNames(Section):
     dlq: str
     parked: str
     review: str
+    feedback: str
+    audits: str
+    audit_results: str
     control: str
 
 
@@ -95,6 +101,9 @@ class Kafka(Section):
             dlq=self.topics.dlq or f"{self.input_topic}-dlq",
             parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
+            feedback=self.topics.feedback or f"{self.input_topic}-feedback",
+            audits=self.topics.audits or f"{self.input_topic}-audits",
+            audit_results=self.topics.audit_results or f"{self.input_topic}-audit-results",
             control=self.topics.control or f"{self.input_topic}-control",
         )
 
@@ -238,6 +247,15 @@ class Escalate(Section):
     """Offsets a partition may run ahead of its oldest unfinished one: 20,000 bits fit the offset's metadata."""
 
 
+class AuditOptions(Section):
+    """Accepted answers that the LLM is asked about all the same, drawn by chance: do the promises still hold?"""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Of the events with an accepted answer; 0 audits nothing."""
+    max_age_s: Annotated[float, Field(gt=0, le=PARKED_AGE_MAX_S)] = 86_400.0
+    """An audit that the LLM has had no room for until then counts as lost."""
+
+
 class Endpoint(Section):
     """One OpenAI-compatible endpoint with its limits."""
 
@@ -328,6 +346,13 @@ class Llm(Section):
         return (*others, *second)
 
 
+class Feedback(Section):
+    """What is kept on the feedback topic to train on, texts included."""
+
+    llm_answers: bool = True
+    """Each label that an LLM gave. False where texts must not be kept for longer than it takes to decide them."""
+
+
 class Web(Section):
     """The worker's own web server: health, metrics and, in the feeds role, the live page."""
 
@@ -354,7 +379,9 @@ class Settings(BaseSettings):
     decisions: Decisions = Decisions()
     classify: Classify = Classify()
     escalate: Escalate = Escalate()
+    audit: AuditOptions = AuditOptions()
     llm: Llm = Llm()
+    feedback: Feedback = Feedback()
     web: Web = Web()
 
     @classmethod

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 disable_created_metrics()  # a second series beside every one, which nobody asks for
 
-Lane = Literal["classify", "escalate", "parked", "feeds", "shadow"]
-"""`parked`: the LLM lane's other topic, of events that were decided without the LLM."""
+Lane = Literal["classify", "escalate", "parked", "audits", "feeds", "shadow"]
+"""`parked`, `audits`: the LLM lane's other topics."""
 Route = Literal["small", "llm"]
 TransactionOutcome = Literal["committed", "aborted", "fenced"]
 RequestOutcome = Literal["ok", "unavailable", "refused"]
@@ -142,6 +142,10 @@ class Metrics:
         self._degraded = self._count("degraded", "Finals taken from the small model for want of the LLM.", "reason")
         self._parked = self._count("parked", "Degraded finals whose event will be asked after all.", "reason")
         self._given_up = self._count("parked_given_up", "Parked events that are not corrected.", "cause")
+        self._feedback = self._count("feedback", "Labels written to the feedback topic.", "why")
+        self._feedback_left_out = self._count("feedback_left_out", "Labels too large for the feedback topic.")
+        self._audits_sent = self._count("audits_sent", "Events whose accepted answers the LLM is asked about.")
+        self._audited = self._count("audits", "Audited answers, by what the LLM said of them.", "task", "result")
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
         self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
@@ -230,6 +234,22 @@ class Metrics:
     def parked_given_up(self, cause: str, n: int = 1) -> None:
         """`n` parked events stay as they were decided: too old (`expired`), or no usable answer."""
         self._given_up.labels(cause).inc(n)
+
+    def feedback(self, why: str, n: int = 1) -> None:
+        """`n` labels were written to the feedback topic."""
+        self._feedback.labels(why).inc(n)
+
+    def feedback_left_out(self, n: int = 1) -> None:
+        """`n` labels were too large for the feedback topic."""
+        self._feedback_left_out.inc(n)
+
+    def audits_sent(self, n: int) -> None:
+        """`n` events were drawn for an audit."""
+        self._audits_sent.inc(n)
+
+    def audited(self, task: str, result: str) -> None:
+        """An audit of that task came to `agree`, `disagree` or `no_answer`."""
+        self._audited.labels(task, result).inc()
 
     def dead_letters(self, lane: Lane, cause: str, n: int = 1) -> None:
         """`n` records became dead letters for that cause."""

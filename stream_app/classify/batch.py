@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from stream_app.classify.auditing import audited_rows
 from stream_app.classify.holding import hold_shares
 from stream_app.classify.tally import Tally
 from stream_app.codec import Cause
@@ -52,11 +53,11 @@ class Decoded:
 class Outcomes:
     """What becomes of a batch: the record to produce for each of its records, and what `extra` has beside it.
 
-    `extra` has the provisional decisions by place.
+    `extra` has provisional decisions and audits, by place.
     """
 
     out: list[Outgoing | None]
-    extra: dict[int, Outgoing]
+    extra: dict[int, list[Outgoing]]
     tally: Tally
 
 
@@ -123,7 +124,7 @@ class BatchWork:
                 tally.tombstones += 1
         return decoded
 
-    async def _decide_by_policy(self, decoded: Decoded, runs: Sequence[Run]) -> dict[int, Outgoing]:
+    async def _decide_by_policy(self, decoded: Decoded, runs: Sequence[Run]) -> dict[int, list[Outgoing]]:
         """Pinned to the policy in force; once more to the next, where a model went with the policy that named it.
 
         Nothing of the batch has left by then.
@@ -136,8 +137,8 @@ class BatchWork:
                 except ModelRetired as gone:
                     log.info("%d records are decided by the policy in force: %s", len(decoded.records), gone.message)
 
-    async def _decide(self, decoded: Decoded, runs: Sequence[Run], by: Policing) -> dict[int, Outgoing]:
-        """Fills `decoded.out` for every event; gives the provisional decisions by place."""
+    async def _decide(self, decoded: Decoded, runs: Sequence[Run], by: Policing) -> dict[int, list[Outgoing]]:
+        """Fills `decoded.out` for every event; gives provisional decisions and audits by place."""
         events, places, records = decoded.events, decoded.places, decoded.records
         if not events:
             return {}
@@ -156,12 +157,15 @@ class BatchWork:
             for row, final in zip(rows, finals, strict=True):
                 decoded.out[places[row]] = final
         extra = self._not_accepted(decoded, verdicts, at_ms, by.outbox)
+        self._audit(decoded, runs, verdicts, at_ms, by.outbox, extra)
         self._note_latency(decoded, rows, at_ms)
         return extra
 
-    def _not_accepted(self, decoded: Decoded, verdicts: Verdicts, at_ms: int, outbox: Outbox) -> dict[int, Outgoing]:
+    def _not_accepted(
+        self, decoded: Decoded, verdicts: Verdicts, at_ms: int, outbox: Outbox
+    ) -> dict[int, list[Outgoing]]:
         """Fills `decoded.out` for events that the small models are unsure of, and for those they refused."""
-        extra: dict[int, Outgoing] = {}
+        extra: dict[int, list[Outgoing]] = {}
         events, places, records, tally = decoded.events, decoded.places, decoded.records, decoded.tally
         for row in np.flatnonzero(~verdicts.accepted).tolist():
             place = places[row]
@@ -173,8 +177,29 @@ class BatchWork:
             escalated = outbox.escalated(row, events[row], records[place], verdicts, at_ms, tally)
             decoded.out[place] = escalated[0]
             if len(escalated) > 1:
-                extra[place] = escalated[1]
+                extra[place] = escalated[1:]
         return extra
+
+    def _audit(
+        self,
+        decoded: Decoded,
+        runs: Sequence[Run],
+        verdicts: Verdicts,
+        at_ms: int,
+        outbox: Outbox,
+        extra: dict[int, list[Outgoing]],
+    ) -> None:
+        """Adds the audits of what was drawn to `extra`. What became a dead letter has no answer to audit."""
+        places, records = decoded.places, decoded.records
+        for row in audited_rows(outbox.audit_draw, [run.count for run in runs], places, decoded.events):
+            place = places[row]
+            out = decoded.out[place]
+            if row in verdicts.refused or out is None or outbox.is_dead(out):
+                continue
+            audit = outbox.audit(row, decoded.events[row], records[place], verdicts, at_ms)
+            if audit is not None:
+                extra.setdefault(place, []).append(audit)
+                decoded.tally.audits += 1
 
     def _note_latency(self, decoded: Decoded, rows: Sequence[int], at_ms: int) -> None:
         events = decoded.events

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, cast
 
 from stream_app.errors import MembershipLost
@@ -34,12 +35,14 @@ class Delivering:
         """Every partition's part in a transaction of its own, side by side."""
         out, extra = outcomes.out, outcomes.extra
         deliveries: list[Coroutine[Any, Any, None]] = []
+        extra_places = sorted(extra)
         start = 0
         for run in runs:
             end = start + run.count
             outgoing = cast("list[Outgoing]", out[start:end])
             if extra:
-                outgoing = outgoing + [extra[place] for place in range(start, end) if place in extra]
+                beside = extra_places[bisect_left(extra_places, start) : bisect_left(extra_places, end)]
+                outgoing = outgoing + [one for place in beside for one in extra[place]]
             deliveries.append(self.deliver(run, outgoing))
             start = end
         out.clear()  # each part is let go as soon as it stands in batches

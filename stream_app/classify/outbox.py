@@ -6,7 +6,6 @@ import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
 from stream_app.classify.tally import Tally
@@ -17,11 +16,13 @@ from stream_app.codec import (
     SmallAnswers,
     cause_of,
     dead_letter,
+    encode_audit,
     encode_escalation,
     record_batch_bytes,
 )
-from stream_app.events import Answer, Ask, Decision, Escalation, Event, Kind, Outgoing, Source, Tombstone
+from stream_app.events import Answer, Ask, Audit, Decision, Escalation, Event, Kind, Outgoing, Source, Tombstone
 from stream_app.routing.action import recommended_action
+from stream_app.routing.audit_draw import AuditDraw
 from stream_app.routing.decide import Route, TaskRouter
 from stream_app.routing.holding import Backing
 from stream_app.routing.prune import pruned
@@ -65,6 +66,8 @@ class Outbox:
         same = self._decisions.partitions == topics[names.input].partitions
         self._kept_numbers = self._decisions.partitions if same else 0
         self._escalations, self._dlq = topics[names.escalations], topics[names.dlq]
+        self._audits = topics[names.audits]
+        self.audit_draw = AuditDraw(policy, settings.audit.share)
         self._encoder = codec.finals(policy, self._recommend)
         self._grades = [tuple(_grades(router)) for router in routers]
 
@@ -81,6 +84,10 @@ class Outbox:
         partition = record.partition % self._dlq.partitions
         return Outgoing(self._dlq.name, partition, letter.key, letter.value, letter.headers)
 
+    def is_dead(self, outgoing: Outgoing) -> bool:
+        """Whether that is a dead letter."""
+        return outgoing.topic == self._dlq.name
+
     def tombstone(self, tombstone: Tombstone) -> Outgoing:
         """A null value passes as a null value."""
         partition = self.decisions_partition(tombstone.source.partition, tombstone.key)
@@ -96,6 +103,7 @@ class Outbox:
             *(decisions[source_partition : source_partition + 1] if kept else decisions),
             dlq,
             *self._escalations.each_partition,
+            *(self._audits.each_partition if self.audit_draw.share > 0 else ()),
         ]
 
     def decisions_partition(self, source_partition: int, key: bytes | None) -> int:
@@ -105,12 +113,11 @@ class Outbox:
 
         The input may have got partitions since the start that the decisions topic has not: for those the key chooses.
         """
-        count = self._decisions.partitions
         if source_partition < self._kept_numbers:
             return source_partition
         if key is not None:
-            return (murmur2(key) & 0x7FFFFFFF) % count
-        return source_partition % count
+            return self._decisions.partition_of(key)
+        return source_partition % self._decisions.partitions
 
     # Events
 
@@ -202,6 +209,25 @@ class Outbox:
             outgoing.append(self._provisional_of(event, sure, asks, number, at_ms))
             tally.provisional += 1
         return outgoing
+
+    def audit(self, row: int, event: Event, record: Record, verdicts: Verdicts, at_ms: int) -> Outgoing | None:
+        """The audit of a row's accepted answers; None where there are none, or it does not fit its topic.
+
+        The LLM may answer whatever the task has: nothing is pruned.
+        """
+        answers: dict[str, Answer] = {}
+        labels: dict[str, tuple[str, ...]] = {}
+        for index, router in enumerate(self._routers):
+            if Route(verdicts.routed[index].route[row]) is Route.ACCEPTED:
+                answer = answers[router.task] = self._answer(index, row, verdicts)
+                labels[router.task] = pruned(answer.probabilities, 0.0, router.llm_only)
+        if not answers:
+            return None
+        headers = encode_audit(Audit(event.source, answers, labels, self._policy, at_ms), record.headers)
+        if record_batch_bytes(record.key, record.value, headers) > self._audits.message_bytes_max:
+            return None
+        partition = zlib.crc32(_normalised(event.text)) % self._audits.partitions
+        return Outgoing(self._audits.name, partition, record.key, record.value, headers)
 
     def _labels_to_ask(self, router: TaskRouter, answer: Answer, because: str) -> tuple[str, ...]:
         """The pruned labels, in the model's order, and those no tier can give.

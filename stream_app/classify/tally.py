@@ -19,6 +19,7 @@ class Tally:
     dead: Counter[str] = field(default_factory=Counter[str])
     tombstones: int = 0
     provisional: int = 0
+    audits: int = 0
     answers: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
 
     def count_into(self, metrics: Metrics) -> None:
@@ -36,3 +37,5 @@ class Tally:
             metrics.tombstones(self.tombstones)
         if self.provisional:
             metrics.decisions("provisional", "small", self.provisional)
+        if self.audits:
+            metrics.audits_sent(self.audits)

@@ -152,8 +152,7 @@ async def _read(settings: Settings, task: Task, asked: PastOptions) -> list[Past
 
 async def _audits(connection: Connection, task: str) -> dict[AuditKey, str]:
     """What audits of the task came to, where the pipeline has any."""
-    names = connection.kafka.names
-    topic: str = names.model_dump().get("audit_results", f"{names.input}-audit-results")
+    topic = connection.kafka.names.audit_results
     found: dict[AuditKey, str] = {}
     if topic not in await connection.topics([topic]):
         return found

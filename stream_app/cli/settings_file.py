@@ -27,7 +27,7 @@ TEMPLATE = """\
 bootstrap_servers = {bootstrap_servers}
 group = "shunt"                      # each lane has a consumer group of its own: shunt-classify, shunt-escalate
 input_topic = {topic}
-# The other topics derive from it ({plain_topic}-decisions, -escalations, -dlq, -parked, -review); each can be named:
+# The other topics derive from it ({plain_topic}-decisions, -escalations, -dlq and others); each can be named:
 # [kafka.topics]
 # decisions = "my-decisions"
 

@@ -59,16 +59,17 @@ async def _report(settings: Settings) -> Report:
     connection = Connection(settings.kafka)
     found = await require(connection)
     names = settings.kafka.names
-    decided, dead, classify, escalate, parked = await asyncio.gather(
+    decided, dead, classify, escalate, parked, audits = await asyncio.gather(
         _decided(connection, names.decisions),
         _dead(connection, names.dlq),
         lane_lag(connection, "classify", names.input, found[names.input].partitions),
         lane_lag(connection, "escalate", names.escalations, found[names.escalations].partitions),
         lane_lag(connection, "parked", names.parked, found[names.parked].partitions, of_group="escalate"),
+        lane_lag(connection, "audits", names.audits, found[names.audits].partitions, of_group="escalate"),
     )
     async with following(connection) as control:
         in_force = control.state.in_force
-    return Report((classify, escalate, parked), decided, dead, spend(escalate.notes, time.time()), in_force)
+    return Report((classify, escalate, parked, audits), decided, dead, spend(escalate.notes, time.time()), in_force)
 
 
 async def _decided(connection: Connection, topic: str) -> Recent:

@@ -2,6 +2,8 @@
 unreadable record, stands in docs/messages.md; the schemas in `schemas/` are checked against it.
 """
 
+from stream_app.codec.audit_results import AuditResultMessage, decode_audit_result, encode_audit_result, llm_result
+from stream_app.codec.audits import decode_audit, encode_audit
 from stream_app.codec.codec import Codec
 from stream_app.codec.dead_letters import (
     Cause,
@@ -15,6 +17,7 @@ from stream_app.codec.dead_letters import (
 )
 from stream_app.codec.decisions import AnswerMessage, DecisionMessage, SourceMessage, decode_decision
 from stream_app.codec.escalations import EscalatedRecord, decode_escalation, encode_escalation
+from stream_app.codec.feedback import decode_feedback, encode_feedback, feedback_key
 from stream_app.codec.finals import FinalEncoder, Grade, SmallAnswers
 from stream_app.codec.headers import RecordHeaders
 from stream_app.codec.parked import decode_parked, encode_parked
@@ -22,6 +25,7 @@ from stream_app.codec.times import rfc3339, timestamp_ms
 
 __all__ = [
     "AnswerMessage",
+    "AuditResultMessage",
     "Cause",
     "Codec",
     "DeadLetterMessage",
@@ -36,12 +40,20 @@ __all__ = [
     "cause_of",
     "dead_letter",
     "dead_letter_headers",
+    "decode_audit",
+    "decode_audit_result",
     "decode_dead_letter",
     "decode_decision",
     "decode_escalation",
+    "decode_feedback",
     "decode_parked",
+    "encode_audit",
+    "encode_audit_result",
     "encode_escalation",
+    "encode_feedback",
     "encode_parked",
+    "feedback_key",
+    "llm_result",
     "record_batch_bytes",
     "rfc3339",
     "timestamp_ms",

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from stream_app.codec import decisions
+from stream_app.codec.audits import decode_audit
 from stream_app.codec.decoding import EventDecoder
 from stream_app.codec.escalations import EscalatedRecord, decode_escalation
 from stream_app.codec.finals import FinalEncoder
 from stream_app.codec.headers import RecordHeaders
 from stream_app.codec.parked import decode_parked
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Decision, Event, Headers, Parked, Source, Tombstone
+from stream_app.events import Audit, Decision, Event, Headers, Parked, Source, Tombstone
 from stream_app.settings import Events
 
 
@@ -59,6 +60,19 @@ class Codec:
         """
         parked, others = decode_parked(headers)
         return (parked, *self.decode_escalated(key, value, others))
+
+    def decode_audit(
+        self, key: bytes | None, value: bytes | None, headers: RecordHeaders
+    ) -> tuple[Audit, Headers, Event]:
+        """A record of the audits topic: what was accepted, the original headers, and the event.
+
+        Raises UnreadableRecord: `bad_audit`, or what the event itself cannot be read for.
+        """
+        audit, others = decode_audit(headers)
+        event = self._decoder.decode(audit.source, key, value, others)
+        if isinstance(event, Tombstone):
+            raise UnreadableRecord("bad_audit", "the value is null")
+        return audit, others, event
 
     def encode_decision(self, decision: Decision) -> tuple[bytes, Headers]:
         """Value and headers of any decision."""

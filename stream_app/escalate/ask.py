@@ -74,6 +74,10 @@ class Asker:
             self._cache.keep(fingerprint, keep)
         return result
 
+    async def ask_plainly(self, partition: int, requests: Sequence[Request], deadline_s: float) -> AskResult:
+        """An audit's answer, with what the others leave: a call of its own, whatever was answered before."""
+        return await Question(self._line, partition, requests, deadline_s, spare=True).answer()
+
     def _kept(self, fingerprint: bytes) -> GotAnswer | None:
         """The answer to that question, where it was given before."""
         kept = self._cache.get(fingerprint)

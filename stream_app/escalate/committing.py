@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stream_app.escalate.partition_work import PartitionWork
     from stream_app.escalate.waste import Waste
     from stream_app.escalate.works import Works
+    from stream_app.events import Decision
     from stream_app.settings import Settings
     from stream_app.telemetry import Lane, Metrics
 
@@ -108,23 +109,29 @@ class Committing:
 
     def _count(self, lane: Lane, outcomes: Sequence[Outcome]) -> None:
         waited_s: list[float] = []
+        self._metrics.feedback("escalated", sum([outcome.labels for outcome in outcomes]))
+        self._metrics.feedback_left_out(sum([outcome.labels_left_out for outcome in outcomes]))
         for outcome in outcomes:
-            decision = outcome.decision
             if outcome.gave_up is not None:
                 self._metrics.parked_given_up(outcome.gave_up)
-                continue
-            if decision is None:
+            elif outcome.audits:
+                for task, result in outcome.audits:
+                    self._metrics.audited(task, result)
+            elif outcome.decision is None:
                 self._metrics.dead_letters(lane, outcome.dead_cause or "unknown")
-                continue
-            self._metrics.decisions(decision.kind, decision.decided_by)
-            if decision.kind is Kind.CORRECTION:
-                continue
-            if outcome.parked:
-                self._metrics.parked(decision.degraded_reason or "unknown")
-            for task, answer in decision.answers.items():
-                self._metrics.answers(task, answer.label, answer.decided_by)
-            if decision.degraded_reason is not None:
-                self._metrics.degraded(decision.degraded_reason)
-            waited_s.append((decision.decided_at_ms - decision.event.source.timestamp_ms) / 1000)
+            else:
+                self._metrics.decisions(outcome.decision.kind, outcome.decision.decided_by)
+                if outcome.decision.kind is not Kind.CORRECTION:
+                    waited_s.append(self._count_final(outcome.decision, parked=outcome.parked))
         if waited_s:
             self._metrics.latencies("llm", np.asarray(waited_s, np.float64))
+
+    def _count_final(self, decision: Decision, *, parked: bool) -> float:
+        """How long its event waited, in seconds."""
+        if parked:
+            self._metrics.parked(decision.degraded_reason or "unknown")
+        for task, answer in decision.answers.items():
+            self._metrics.answers(task, answer.label, answer.decided_by)
+        if decision.degraded_reason is not None:
+            self._metrics.degraded(decision.degraded_reason)
+        return (decision.decided_at_ms - decision.event.source.timestamp_ms) / 1000

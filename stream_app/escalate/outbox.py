@@ -1,4 +1,7 @@
-"""What leaves the slow lane for an event: a final, a copy to park or to review, a correction, a dead letter. Pure."""
+"""What leaves the slow lane for an event: a final, a copy to park or to review, a correction, labels, a dead letter.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stream_app.codec import Cause, cause_of, dead_letter, encode_parked, record_batch_bytes
 from stream_app.escalate.decide import answered, corrected, degraded
+from stream_app.escalate.labels import FeedbackRows
 from stream_app.events import Outgoing, Parked, Source
 from stream_app.routing.action import recommended_action
 
@@ -45,6 +49,12 @@ class Outcome:
     """The event will be asked after all: a copy waits on the parked topic."""
     gave_up: str | None = None
     """Why a parked event is not corrected: its degraded final stands."""
+    labels: int = 0
+    """Rows for the feedback topic among `outgoing`."""
+    labels_left_out: int = 0
+    """Rows that the feedback topic does not take."""
+    audits: tuple[tuple[str, str], ...] = ()
+    """Of an audit: task and result of each."""
 
 
 def given_up(why: str) -> Outcome:
@@ -61,6 +71,7 @@ class Outbox:
         self._codec = codec
         self._decisions, self._dlq = topics[names.decisions], topics[names.dlq]
         self._review, self._parked = topics[names.review], topics[names.parked]
+        self._feedback = FeedbackRows(topics[names.feedback], keep=settings.feedback.llm_answers)
         self._actions = settings.decisions.recommended_action
         llm = settings.llm
         self._when: dict[DegradedReason, Literal["wait", "degrade", "dlq"]] = {
@@ -72,9 +83,9 @@ class Outbox:
     def answered(
         self, record: Record, original: EscalatedRecord, event: Event, got: GotAnswer, at_ms: int
     ) -> Outcome:
-        """The LLM's final."""
+        """The LLM's final, and the labels it gave."""
         decision = answered(event, original.escalation, got, at_ms, self._recommend)
-        return self._final(record, original, decision)
+        return self._with_labels(self._final(record, original, decision), original, got)
 
     def unanswered(
         self, record: Record, original: EscalatedRecord, event: Event, none: NoAnswer, at_ms: int
@@ -99,12 +110,21 @@ class Outbox:
     def corrected(
         self, record: Record, original: EscalatedRecord, event: Event, parked: Parked, got: GotAnswer, at_ms: int
     ) -> Outcome:
-        """The correction of a parked event's final, where the final went."""
+        """The correction of a parked event's final, where the final went, and the labels the LLM gave."""
         decision = corrected(event, original.escalation, parked, got, at_ms, self._recommend)
         value, headers = self._codec.encode_decision(decision)
         if record_batch_bytes(record.key, value, headers) > self._decisions.message_bytes_max:
             return given_up(OUTPUT_TOO_LARGE)  # the record has its outcome already: no dead letter
-        return Outcome((self._decided(record, original, value, headers),), decision)
+        outcome = Outcome((self._decided(record, original, value, headers),), decision)
+        return self._with_labels(outcome, original, got)
+
+    def _with_labels(self, outcome: Outcome, original: EscalatedRecord, got: GotAnswer) -> Outcome:
+        """The outcome and, in the same transaction, the labels given; none for what became a dead letter."""
+        if outcome.decision is None:
+            return outcome
+        rows, left_out = self._feedback.of(outcome.decision, original.escalation, got)
+        outgoing = (*outcome.outgoing, *rows)
+        return replace(outcome, outgoing=outgoing, labels=len(rows), labels_left_out=left_out)
 
     def unreadable(self, record: Record, error: UnreadableRecord) -> Outcome:
         """A record that is none of what its topic is for."""

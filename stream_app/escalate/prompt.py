@@ -140,10 +140,14 @@ class Prompter:
             raise SettingsError(
                 f"a task named {taken[0]!r} and llm.{taken[0]} cannot both be", advice="rename the task"
             )
-        self._options = options
+        self._options, self._tasks = options, tasks
         self._descriptions = {task: dict(labels) for task, labels in (options.descriptions or {}).items()}
         self.version = self._hash()
         self._format = lru_cache(FORMATS_KEPT)(self._make_format)
+
+    def plain(self) -> Prompter:
+        """One that says nothing of the small models, and asks for labels alone."""
+        return Prompter(replace(self._options, hint=False, form=AnswerForm()), self._tasks)
 
     def render(self, escalation: Escalation, event: Event) -> Request:
         """The request for an escalation and its event."""

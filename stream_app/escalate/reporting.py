@@ -27,9 +27,10 @@ class Reporting:
         self._metrics, self._endpoints = metrics, endpoints
 
     def report(self, now_s: float, *, joined: bool) -> None:
-        """How things are. Parked events are a lane of their own here, and never hold up the worker's readiness."""
+        """How things are. Parked events and audits are lanes of their own here, and never hold up readiness."""
         self._of_topic("escalate", self._works.escalated, joined=joined)
         self._of_topic("parked", self._works.parked, joined=joined)
+        self._of_topic("audits", self._works.audits, joined=joined)
         self._metrics.waiting("escalate", self._admission.waits_for)
         for name, gate in self._endpoints.items():
             factors = gate.rate.factors(now_s)

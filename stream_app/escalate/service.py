@@ -7,7 +7,7 @@ Exactly once: an outcome, the oldest unfinished offset and the map of what is fi
 Whoever owns the partition next skips what the map names and asks the rest.
 
 An event that had to be decided without the LLM is parked: it comes back from a topic of its own, and is asked while
-the lane is free. The answer is a correction.
+the lane is free. The answer is a correction. Audits of accepted answers come from another one, and are asked last.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from stream_app.escalate.ask import Asker
+from stream_app.escalate.audit_work import AuditWork
+from stream_app.escalate.auditing import Auditing
 from stream_app.escalate.budget import parse_lease
 from stream_app.escalate.cache import AnswerCache
 from stream_app.escalate.committing import Committing
@@ -59,7 +61,7 @@ TICK_S = 0.5
 
 
 class EscalateLane:
-    """Owns the partitions of the escalation and the parked topic that the group gives it. Implements `LaneWork`.
+    """Owns the partitions of escalations, parked events and audits that the group gives it. Implements `LaneWork`.
 
     `topics` are the pipeline's topics by name (`stream_app.kafka.topics.require`); `make_membership` gets this
     lane and gives its membership. `endpoints` and `prompters` are those of `settings.llm.endpoints`, in their order;
@@ -102,7 +104,11 @@ class EscalateLane:
             gates += self._admission.second.gate.endpoints
         asker, outbox = Asker(line, AnswerCache()), Outbox(settings, codec, topics)
         handling = Handling(codec, prompters[:first], asker, outbox, self._waste, wall_s, second)
-        self._starting = Starting(settings.llm, self._works, self._admission, handling, self, now_s, wall_s, draw)
+        results = topics[settings.kafka.names.audit_results]
+        auditing = Auditing(codec, prompters[:first], asker, outbox, results, self._waste, wall_s)
+        self._starting = Starting(
+            settings.llm, self._works, self._admission, handling, auditing, self, now_s, wall_s, draw
+        )
         self._committing = Committing(
             settings, self._works, self._admission, self._waste, metrics, wall_s, committed=self._starting.fill
         )
@@ -147,9 +153,10 @@ class EscalateLane:
         finished.restore(restored.finished)
         topic, span_max = partition.tp.topic, self._settings.escalate.span_max
         owned = max(1, sum(each.tp.topic == topic for each in self.membership.owned))
-        if topic == self._settings.kafka.names.parked:
+        spare = {self._settings.kafka.names.parked: ParkedWork, self._settings.kafka.names.audits: AuditWork}
+        if (kind := spare.get(topic)) is not None:
             account = partition.number % self._partitions
-            work = ParkedWork(partition, finished, span_max, owned, restored.finished, account=account)
+            work = kind(partition, finished, span_max, owned, restored.finished, account=account)
             self._works.gain(work)
         else:
             work = PartitionWork(partition, finished, span_max, owned, restored.finished)
@@ -162,7 +169,7 @@ class EscalateLane:
     def arrived(self, partition: OwnedPartition, records: Sequence[Record]) -> None:
         """Queues the records, each with its deadline."""
         work = self._works[partition]
-        deadlines = self._expiries(records) if isinstance(work, ParkedWork) else self._deadlines(records)
+        deadlines = self._expiries(work, records) if isinstance(work, ParkedWork) else self._deadlines(records)
         self._metrics.records(work.lane, work.arrived(records, deadlines))
         self._starting.fill()
 
@@ -207,9 +214,11 @@ class EscalateLane:
         wall_s = self._wall_s()
         return [deadline_s - max(0.0, wall_s - record.timestamp / 1000) for record in records]
 
-    def _expiries(self, records: Sequence[Record]) -> list[float]:
-        """Until when each parked record may be corrected, by the wall clock; its timestamp is when it was parked."""
-        return [record.timestamp / 1000 + self._settings.llm.parked_max_age_s for record in records]
+    def _expiries(self, work: ParkedWork, records: Sequence[Record]) -> list[float]:
+        """Until when each parked event or audit may be asked, by the wall clock; its timestamp is when it came."""
+        audit, llm = self._settings.audit, self._settings.llm
+        max_age_s = audit.max_age_s if isinstance(work, AuditWork) else llm.parked_max_age_s
+        return [record.timestamp / 1000 + max_age_s for record in records]
 
     def failed(self, error: Exception) -> None:
         """A bug in a callback, which asyncio would only log: a task dies of it, and the lane with that."""

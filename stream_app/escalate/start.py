@@ -125,7 +125,8 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
         codec = Codec(settings.events, settings.kafka.group)
         batch_bytes_max = min(topic.message_bytes_max for topic in topics.values())
         names = settings.kafka.names
-        outputs = [topics[name].each_partition for name in (names.decisions, names.dlq, names.review)]
+        told = (names.decisions, names.dlq, names.review, names.feedback, names.audit_results)
+        outputs = [topics[name].each_partition for name in told]
         shared = [tp for each_partition in outputs for tp in each_partition]
         parked = topics[names.parked]
 
@@ -136,7 +137,7 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
             return Membership(
                 connection,
                 topic=names.escalations,
-                followers=(names.parked,),
+                followers=(names.parked, names.audits),
                 group=group_of(settings),
                 work=lane,
                 reach=reach,

@@ -1,4 +1,4 @@
-"""What the slow lane starts next: escalated events while there is room, parked ones while nobody else waits."""
+"""What the slow lane starts next: escalated events while there is room, parked ones and audits while nobody waits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from stream_app.escalate.audit_work import AUDITS_IN_FLIGHT_SHARE, AuditWork
 from stream_app.escalate.handling import NotNow
 from stream_app.escalate.outbox import given_up
 from stream_app.escalate.parked_work import ParkedWork, Spared, may_start
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from stream_app.escalate.admission import Admission
+    from stream_app.escalate.auditing import Auditing
     from stream_app.escalate.handling import Handling
     from stream_app.escalate.partition_work import Item, PartitionWork
     from stream_app.escalate.works import Works
@@ -45,7 +47,7 @@ class Runs(Protocol):
 
 
 class Starting:
-    """Starts events of `works`, at most `llm.max_in_flight` at a time; parked ones with what that leaves."""
+    """Starts events of `works`, at most `llm.max_in_flight` at a time; parked ones with what is left, audits last."""
 
     def __init__(
         self,
@@ -53,17 +55,21 @@ class Starting:
         works: Works,
         admission: Admission,
         handling: Handling,
+        auditing: Auditing,
         lane: Runs,
         now_s: Callable[[], float],
         wall_s: Callable[[], float],
         draw: Callable[[], float],
     ) -> None:
-        self._llm, self._works, self._admission, self._handling = llm, works, admission, handling
+        self._llm, self._works, self._admission = llm, works, admission
+        self._handling, self._auditing = handling, auditing
         self._lane = lane
         self._now_s, self._wall_s, self._draw = now_s, wall_s, draw
         self.under_way: set[asyncio.Task[None]] = set()
         self._parked: set[asyncio.Task[None]] = set()
-        """Those of parked events, also where their partition has gone: their calls go on."""
+        """Those of parked events and audits, also where their partition has gone: their calls go on."""
+        self._audits: set[asyncio.Task[None]] = set()
+        """Of those, the audits'."""
         self._spared = Spared()
         self._going_on = False
         """More is started in the event loop's next turn."""
@@ -85,9 +91,11 @@ class Starting:
         if len(self.under_way) >= self._llm.max_in_flight and self._others_wait:
             self._admission.give_way()  # each slot they leave is filled when its task has ended
         while self._is_free:
-            if (parked := self._works.next_parked(self._now_s(), self._admission.owns)) is None:
+            audits = len(self._audits) < max(1, int(self._llm.max_in_flight * AUDITS_IN_FLIGHT_SHARE))
+            spare = self._works.next_spare(self._now_s(), self._admission.owns, audits=audits)
+            if spare is None:
                 return
-            self._start(parked[0], self._correct(*parked))
+            self._start(spare[0], self._try(*spare))
 
     def _go_on(self) -> None:
         self._going_on = False
@@ -99,7 +107,7 @@ class Starting:
     @property
     def _is_free(self) -> bool:
         """Whether one more parked event may be tried now. Asked after every event: the usual answer comes first."""
-        if not self._works.any_parked:
+        if not self._works.any_spare:
             return False
         gate, now_s = self._admission.gate, self._now_s()
         return may_start(
@@ -121,6 +129,8 @@ class Starting:
         self.under_way.add(task)
         if isinstance(work, ParkedWork):
             self._parked.add(task)
+        if isinstance(work, AuditWork):
+            self._audits.add(task)
         task.add_done_callback(partial(self._handled, work))
 
     async def _handle(self, work: PartitionWork, item: Item) -> None:
@@ -129,10 +139,14 @@ class Starting:
         if outcome is not None and work in self._works:
             work.finish(item.record.offset, outcome)
 
-    async def _correct(self, work: ParkedWork, item: Item) -> None:
-        """One try to correct a parked event."""
+    async def _try(self, work: ParkedWork, item: Item) -> None:
+        """One try to correct a parked event, or to get an audit answered."""
         left_s = min(self._llm.deadline_s, item.deadline_s - self._wall_s())
-        outcome = await self._handling.correction(work, item, self._admission.running_s + left_s)
+        deadline_s = self._admission.running_s + left_s
+        if isinstance(work, AuditWork):
+            outcome = await self._auditing.outcome(work, item, deadline_s)
+        else:
+            outcome = await self._handling.correction(work, item, deadline_s)
         if not isinstance(outcome, NotNow) or outcome.called:
             self._spared.asked()
         elif outcome.refused and item.deadline_s > self._wall_s():  # else it was its own time that was up
@@ -146,7 +160,11 @@ class Starting:
             work.finish(item.record.offset, outcome)
 
     def give_up_expired(self) -> None:
-        """Parked events whose time is up keep their finals."""
+        """Parked events whose time is up keep their finals; audits have had no answer."""
+        for work in self._works.audits:
+            for item in work.take_expired(self._wall_s()):
+                work.forget(item.record.offset)
+                work.finish(item.record.offset, self._auditing.expired(item))
         for work in self._works.parked:
             for item in work.take_expired(self._wall_s()):
                 offset = item.record.offset
@@ -159,6 +177,7 @@ class Starting:
         work.running.discard(task)
         self.under_way.discard(task)
         self._parked.discard(task)
+        self._audits.discard(task)
         if task.cancelled() or task.exception() is not None:
             return  # the lane ends
         try:

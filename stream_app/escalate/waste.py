@@ -23,11 +23,15 @@ class Waste:
         self._works, self._metrics, self._now_s = works, metrics, now_s
         self._unused = Unused()
 
-    def asked(self, work: PartitionWork, offset: int, result: GotAnswer | NoAnswer) -> None:
-        """That record's question has ended: what it paid is in doubt until the record's outcome is committed."""
+    def asked(self, work: PartitionWork, offset: int, result: GotAnswer | NoAnswer, *, cached: bool = True) -> None:
+        """That record's question has ended: what it paid is in doubt until the record's outcome is committed.
+
+        `cached`: the answer is kept for whoever asks the same.
+        """
         kept = _paid_for(result)
         if kept is None:
             return
+        kept = kept and cached
         if work in self._works:
             work.paid[offset] = kept
         else:

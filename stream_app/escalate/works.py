@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from stream_app.escalate.audit_work import AuditWork
 from stream_app.escalate.parked_work import ParkedWork
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Works:
         self._by_partition: dict[OwnedPartition, PartitionWork] = {}
         self._turns: deque[PartitionWork] = deque()
         self._parked: deque[ParkedWork] = deque()
+        self._audits: deque[ParkedWork] = deque()
 
     def __iter__(self) -> Iterator[PartitionWork]:
         return iter(self._by_partition.values())
@@ -45,14 +47,19 @@ class Works:
         return self._parked
 
     @property
-    def any_parked(self) -> bool:
-        """True while a parked event waits or rests here."""
-        return any(work.waiting or work.resting for work in self._parked)
+    def audits(self) -> Sequence[ParkedWork]:
+        """Those of the audits topic."""
+        return self._audits
+
+    @property
+    def any_spare(self) -> bool:
+        """True while a parked event or an audit waits or rests here."""
+        return any(work.waiting or work.resting for work in (*self._parked, *self._audits))
 
     @property
     def busy(self) -> int:
-        """How many may have something to commit at any moment: parked partitions seldom have."""
-        return len(self._turns) + sum(work.finished.unfinished > 0 for work in self._parked)
+        """How many may have something to commit at any moment: partitions of parked events and audits seldom have."""
+        return len(self._turns) + sum(work.finished.unfinished > 0 for work in (*self._parked, *self._audits))
 
     def of(self, tp: TopicPartition) -> PartitionWork | None:
         """The work of whichever assignment has that partition now."""
@@ -62,7 +69,7 @@ class Works:
         """One more, at the end of its line."""
         self._by_partition[work.partition] = work
         if isinstance(work, ParkedWork):
-            self._parked.append(work)
+            self._spare_of(work).append(work)
         else:
             self._turns.append(work)
 
@@ -70,7 +77,7 @@ class Works:
         """One less: it has no more turns."""
         work = self._by_partition.pop(partition, None)
         if isinstance(work, ParkedWork):
-            self._parked.remove(work)
+            self._spare_of(work).remove(work)
         elif work is not None:
             self._turns.remove(work)
         return work
@@ -84,11 +91,17 @@ class Works:
                 return work, item
         return None
 
-    def next_parked(self, now_s: float, payable: Callable[[int], bool]) -> tuple[ParkedWork, Item] | None:
-        """The next parked event to try; only of partitions whose account is `payable` here."""
-        for _ in range(len(self._parked)):
-            work = self._parked[0]
-            self._parked.rotate(-1)
-            if payable(work.account) and (item := work.next_due(now_s)) is not None:
-                return work, item
+    def next_spare(
+        self, now_s: float, payable: Callable[[int], bool], *, audits: bool = True
+    ) -> tuple[ParkedWork, Item] | None:
+        """The next parked event to try, else one of `audits`; only of partitions whose account is `payable` here."""
+        for line in (self._parked, self._audits) if audits else (self._parked,):
+            for _ in range(len(line)):
+                work = line[0]
+                line.rotate(-1)
+                if payable(work.account) and (item := work.next_due(now_s)) is not None:
+                    return work, item
         return None
+
+    def _spare_of(self, work: ParkedWork) -> deque[ParkedWork]:
+        return self._audits if isinstance(work, AuditWork) else self._parked

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
+from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
 from stream_app.errors import StartError
@@ -33,6 +34,8 @@ HEADROOM_BYTES = 128 * 1024
 """What an escalation or a dead letter adds to the record it carries: its headers, and a batch's own frame."""
 REPLICAS_MAX = 3
 CONTROL_USERS = ("shunt promote, classify", "classify")
+WAITED_FOR = frozenset({"escalations", "parked", "dlq", "review", "feedback", "audits", "audit_results"})
+"""Topics whose records may wait for long: kept for less than planned, they may be gone before they are read."""
 TOPIC_ALREADY_EXISTS = 36
 VISIBLE_WITHIN_S = 20.0
 
@@ -73,6 +76,10 @@ class TopicFound:
         """All its partitions."""
         return [TopicPartition(self.name, number) for number in range(self.partitions)]
 
+    def partition_of(self, key: bytes) -> int:
+        """The key's partition, as Java clients choose it."""
+        return (murmur2(key) & 0x7FFFFFFF) % self.partitions
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -91,7 +98,8 @@ def plan(
     `source` is the input topic where there is one: decisions have its number of partitions, so that they keep
     its numbers, and outputs take its largest record and `HEADROOM_BYTES` more. `partitions` is for an input
     topic that is still to be made, `escalations` that topic's own number (the input's when left out), which the
-    parked topic shares. That one takes a little more: a parked record is an escalation and a word about its final.
+    topics of parked events and of audits share. The former takes a little more: a parked record is an escalation and
+    a word about its final. Audit results have one partition: everybody reads them in one order.
     """
     names = kafka.names
     count = source.partitions if source else partitions or PARTITIONS_DEFAULT
@@ -107,6 +115,11 @@ def plan(
         TopicPlan("parked", names.parked, escalations or count, KEEP_PARKED_MS, roomy + 4096, "escalate", "escalate"),
         TopicPlan("dlq", names.dlq, count, month, roomy, both, "shunt dlq"),
         TopicPlan("review", names.review, count, month, roomy, "escalate", "people"),
+        TopicPlan("feedback", names.feedback, count, month, roomy, "escalate, shunt feedback", "shunt distill"),
+        TopicPlan("audits", names.audits, escalations or count, KEEP_PARKED_MS, roomy, "classify", "escalate"),
+        TopicPlan(
+            "audit_results", names.audit_results, 1, 3 * month, BROKER_MESSAGE_BYTES_MAX, "escalate", "classify"
+        ),
         TopicPlan("control", names.control, 1, -1, BROKER_MESSAGE_BYTES_MAX, *CONTROL_USERS, Cleanup.COMPACT),
     )
 
@@ -122,7 +135,11 @@ def differences(planned: Iterable[TopicPlan], found: Mapping[str, TopicFound]) -
             named.append(Difference(topic.name, "does not exist", breaks=True))
         else:
             named += [Difference(topic.name, what, breaks) for what, breaks in _complaints(topic, there)]
-            if topic.use == "parked" and escalations is not None and there.partitions != escalations.partitions:
+            if (
+                topic.use in {"parked", "audits"}
+                and escalations is not None
+                and there.partitions != escalations.partitions
+            ):
                 what = f"has {there.partitions} partitions, {escalations.name} {escalations.partitions}"
                 named.append(Difference(topic.name, f"{what}: some of either go without an equal", breaks=False))
     return named
@@ -135,6 +152,8 @@ def _complaints(topic: TopicPlan, there: TopicFound) -> list[tuple[str, bool]]:
     if topic.use == "control" and (there.cleanup != Cleanup.COMPACT or there.partitions != 1):
         what = "does not keep the policy in force: give it one partition and cleanup.policy=compact"
         complaints.append((what, True))
+    if topic.use == "audit_results" and there.partitions != 1:
+        complaints.append(("has several partitions: workers would read its records in different orders", True))
     if there.partitions != topic.partitions and topic.use == "decisions":
         complaints.append(
             (f"has {there.partitions} partitions, the input {topic.partitions}: the key chooses the partition", False)
@@ -146,7 +165,7 @@ def _complaints(topic: TopicPlan, there: TopicFound) -> list[tuple[str, bool]]:
                 False,
             )
         )
-    if 0 <= there.retention_ms < topic.retention_ms and topic.use in {"escalations", "parked", "dlq", "review"}:
+    if 0 <= there.retention_ms < topic.retention_ms and topic.use in WAITED_FOR:
         complaints.append(
             (f"keeps records for {_days(there.retention_ms)}: retention.ms={topic.retention_ms}", False)
         )

@@ -20,9 +20,11 @@ def pipeline(stack, make_topic, unique_name, *, partitions: int = 3, limits: dic
     for use, stem in (
         ("input", name),
         *((use, f"{name}-{use}") for use in ("decisions", "escalations", "dlq", "parked", "review")),
+        *((use, f"{name}-{use}") for use in ("feedback", "audits")),
     ):
         largest = (limits or {}).get(use, 12_000_000 if use in {"input", "dlq"} else 1_048_588)
         make_topic(partitions=partitions, name=stem, max_message_bytes=largest)
+    make_topic(name=f"{name}-audit-results")
     make_topic(name=f"{name}-control", cleanup_policy="compact")
     names = Kafka(input_topic=name).names.model_dump().values()
     run_apart(visible(Connection(Kafka(bootstrap_servers=stack.bootstrap_servers)), list(names)))

@@ -288,6 +288,9 @@ async def test_outputs_with_another_partition_count(stack, make_topic, unique_na
         ("-dlq", 1),
         ("-parked", 2),
         ("-review", 1),
+        ("-feedback", 1),
+        ("-audits", 2),
+        ("-audit-results", 1),
     ):
         make_topic(partitions=count, name=f"{name}{use}")
     make_topic(name=f"{name}-control", cleanup_policy="compact")

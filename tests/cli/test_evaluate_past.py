@@ -19,7 +19,6 @@ from tests.cli.command import command, environment, shunt
 from tests.kafka.reading import produce, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import Result
@@ -50,6 +49,7 @@ def run_pipeline(folder: Path, stack: Stack, llm_url: str, topic: str, cut: floa
         f'[triton]\nurl = "{stack.triton_grpc}"\n'
         f'[[tasks]]\nname = "sentiment"\ntiers = ["scripted"]\nthreshold = {cut}\n'
         f'[[llm.endpoints]]\nbase_url = "{llm_url}"\nmodel = "gpt-4o-mini"\n[web]\nport = 0\n'
+        "[audit]\nshare = 0.0\n"
     )
     assert run(folder, "topics", "create", "--partitions", "2").exit_code == 0
     events = [json.dumps({"id": f"e{n}", "text": text}).encode() for n, text in enumerate(texts())]
@@ -129,9 +129,7 @@ def test_it_says_what_the_other_cut_really_does(pipelines: dict[float, Ran]) -> 
     assert lower["error"]["audited"] is None
 
 
-def test_people_s_verdicts_and_audits_count(
-    pipelines: dict[float, Ran], stack: Stack, make_topic: Callable[..., str]
-) -> None:
+def test_people_s_verdicts_and_audits_count(pipelines: dict[float, Ran], stack: Stack) -> None:
     """A correction by a person is the truth of its event; audits of accepted ones estimate what nobody looked at."""
     folder, topic = pipelines[0.9].folder, pipelines[0.9].topic
     sure = [one for one in pipelines[0.9].decided if one["decided_by"] == "small"]
@@ -148,7 +146,6 @@ def test_people_s_verdicts_and_audits_count(
     ]
     audits.append({"task": "sentiment", "by": "llm", "label": None, "source": sure[20]["source"]})
     audits.append({"task": "another", "by": "llm", "label": "positive", "source": sure[21]["source"]})
-    make_topic(name=f"{topic}-audit-results")
     produce(stack.bootstrap_servers, f"{topic}-audit-results", [json.dumps(one).encode() for one in audits])
     (now,) = asked(folder)["cuts"]
     error = now["error"]

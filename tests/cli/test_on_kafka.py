@@ -81,7 +81,11 @@ def test_topics_are_made_once_and_shown(pipeline: Pipeline) -> None:
     assert made.out.rstrip().endswith("shunt check")
     found = run_apart(look_up(connection, names))
     assert {name: topic.partitions for name, topic in found.items()} == {
-        name: 1 if name.endswith("-control") else 2 if name.endswith(("-escalations", "-parked")) else 3
+        name: 1
+        if name.endswith(("-control", "-audit-results"))
+        else 2
+        if name.endswith(("-escalations", "-parked", "-audits"))
+        else 3
         for name in names
     }
     assert found[f"{pipeline.topic}-dlq"].message_bytes_max > found[pipeline.topic].message_bytes_max

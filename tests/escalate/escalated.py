@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Producer
 
-from stream_app.codec import encode_escalation, encode_parked
-from stream_app.events import Answer, Ask, Escalation, Event, Parked, Source
+from stream_app.codec import encode_audit, encode_escalation, encode_parked
+from stream_app.events import Answer, Ask, Audit, Escalation, Event, Parked, Source
 from stream_app.settings import Settings
 from tests.kafka.reading import read_all
 
@@ -85,6 +86,26 @@ def produce(
         headers = encode_escalation(asked, [("shop", b"one")])
         if parked:
             headers = encode_parked(Parked(f"reviews/{partition}/{number}#0", 0, "outage"), headers)
+        producer.produce(topic, value=value, key=f"k{number}".encode(), partition=partition, headers=list(headers))
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def audit(offset: int, partition: int) -> Audit:
+    """An audit of a sentiment that was accepted as positive, and of a toxicity."""
+    sure = replace(small(share=0.97), escalated_because=None, certified=True)
+    answers = {"sentiment": sure, "toxicity": SURE}
+    labels = {"sentiment": ("negative", "positive", "mixed"), "toxicity": ("none", "toxic")}
+    return Audit(Source("reviews", partition, offset, int(time.time() * 1000)), answers, labels, "demo@1", 0)
+
+
+def produce_audits(bootstrap_servers: str, topic: str, texts: list[str], *, partitions: int = PARTITIONS) -> None:
+    """Writes one audit for each text, as `produce` does escalations."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
+    for number, text in enumerate(texts):
+        partition = number % partitions
+        value = json.dumps({"id": f"r-{number}", "text": text, "n": number}).encode()
+        headers = encode_audit(audit(number, partition), [("shop", b"one")])
         producer.produce(topic, value=value, key=f"k{number}".encode(), partition=partition, headers=list(headers))
         producer.poll(0)
     assert producer.flush(30) == 0

@@ -24,9 +24,11 @@ def prefix(request, stack, make_topic, unique_name) -> str:
     A parameter is the number of partitions of each.
     """
     name = unique_name("reviews")
-    names = {f"{name}{suffix}" for suffix in ("", "-decisions", "-escalations", "-dlq", "-parked", "-review")}
+    outputs = ("-decisions", "-escalations", "-dlq", "-parked", "-review", "-feedback", "-audits")
+    names = {f"{name}{suffix}" for suffix in ("", *outputs)}
     for topic in names:
         make_topic(name=topic, partitions=getattr(request, "param", escalated.PARTITIONS))
+    names.add(make_topic(name=f"{name}-audit-results", partitions=1))
     names.add(make_topic(name=f"{name}-control", partitions=1, cleanup_policy="compact"))
     admin = AdminClient({"bootstrap.servers": stack.bootstrap_servers})
     while not names <= set(admin.list_topics(timeout=10).topics):  # made, and not yet everywhere known

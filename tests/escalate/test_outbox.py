@@ -22,7 +22,13 @@ USAGE = Usage("gpt-4o-mini", "abc", 400, 8, 0.0001, 512.0, False, "req_1")
 GOT = GotAnswer(Valid({"sentiment": "negative"}, {"reason": "it says so"}), USAGE)
 
 
-def outbox(bytes_max: int = 1_000_000, review_bytes_max: int = 1_000_000, parked_bytes_max: int = 1_000_000, **llm):
+def outbox(
+    bytes_max: int = 1_000_000,
+    review_bytes_max: int = 1_000_000,
+    parked_bytes_max: int = 1_000_000,
+    feedback_bytes_max: int = 1_000_000,
+    **llm,
+):
     settings = escalated.settings("127.0.0.1:1", "http://127.0.0.1:1/v1", "shop", **llm)
     table = {"recommended_action": {"negative": "review", "toxic": "remove", "none": "publish"}}
     settings = settings.model_copy(update={"decisions": settings.decisions.model_copy(update=table)})
@@ -30,6 +36,7 @@ def outbox(bytes_max: int = 1_000_000, review_bytes_max: int = 1_000_000, parked
     topics = {name: TopicFound(name, 4, "delete", -1, bytes_max) for name in names}
     topics["shop-review"] = replace(topics["shop-review"], message_bytes_max=review_bytes_max)
     topics["shop-parked"] = replace(topics["shop-parked"], message_bytes_max=parked_bytes_max)
+    topics["shop-feedback"] = replace(topics["shop-feedback"], message_bytes_max=feedback_bytes_max)
     codec = Codec(settings.events, "shop")
     return Outbox(settings, codec, topics), codec
 
@@ -51,7 +58,7 @@ def test_the_llms_final_goes_to_the_partition_fixed_when_the_event_was_first_dec
     box, codec = outbox()
     record, original, event = escalated_record(codec, revision=1)
     outcome = box.answered(record, original, event, GOT, 1_000)
-    (out,) = outcome.outgoing
+    out, _label = outcome.outgoing
     decision = json.loads(out.value)
     assert (out.topic, out.partition, out.key) == ("shop-decisions", 2, b"k")
     assert (decision["kind"], decision["revision"], decision["decided_by"]) == ("final", 1, "llm")
@@ -147,7 +154,7 @@ def test_the_answer_after_all_replaces_the_final_where_it_stands():
     record, original, event = escalated_record(codec, revision=1)
     final = box.unanswered(record, original, event, NoAnswer("outage", "why", None), 1_000).outgoing[0]
     outcome = box.corrected(record, original, event, Parked("reviews/2/6#1", 1, "outage"), GOT, 2_000)
-    (out,) = outcome.outgoing
+    out, _label = outcome.outgoing
     assert (out.topic, out.partition, out.key) == (final.topic, final.partition, final.key)
     decision = json.loads(out.value)
     assert (decision["kind"], decision["revision"], decision["replaces"]) == ("correction", 2, 1)

@@ -193,6 +193,6 @@ def test_escalated_and_parked_events_take_turns_among_their_own():
         arrive(each, 2)
         works.gain(each)
     assert [works.next_item()[0], works.next_item()[0], works.next_item()] == [escalated, escalated, None]
-    tried = iter(lambda: works.next_parked(NOW_S, {0}.__contains__), None)
+    tried = iter(lambda: works.next_spare(NOW_S, {0}.__contains__), None)
     assert [each for each, _ in tried] == [parked, parked]
-    assert works.next_parked(NOW_S, {1}.__contains__)[0] is elsewhere
+    assert works.next_spare(NOW_S, {1}.__contains__)[0] is elsewhere

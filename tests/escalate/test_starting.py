@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_app.escalate.admission import NotAdmitted
+from stream_app.escalate.audit_work import AuditWork
 from stream_app.escalate.handling import NotNow
 from stream_app.escalate.outbox import Outcome
 from stream_app.escalate.parked_work import NOT_ASKED_REST_S, ParkedWork
@@ -37,11 +38,20 @@ class Calls:
         self.says: Callable[[int], Outcome | NotNow | None] = lambda _: None
         self.tried: list[tuple[int, int]] = []
         self.outcomes: list[int] = []
+        self.audits = 0
 
     async def outcome(self, work: PartitionWork, item) -> Outcome:
         self.outcomes.append(item.record.offset)
         await asyncio.Event().wait()
         return DONE
+
+    async def audit(self, deadline_s: float) -> NotNow | Outcome:
+        self.audits += 1
+        try:
+            await self.lane.admission.reserve(0, [FREE], deadline_s, first=False, spare=True)
+        except NotAdmitted:
+            return NotNow(refused=True)
+        return CORRECTED
 
     async def correction(self, work: ParkedWork, item, deadline_s: float) -> Outcome | NotNow:
         self.tried.append((work.number, item.record.offset))
@@ -52,6 +62,19 @@ class Calls:
         except NotAdmitted:
             return NotNow(refused=True)
         return CORRECTED
+
+
+class Audits:
+    """In the place of `Auditing`: how many were started. They wait at the real admission."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+
+    async def outcome(self, work: AuditWork, item, deadline_s: float) -> Outcome | NotNow:
+        return await self.calls.audit(deadline_s)
+
+    def expired(self, item) -> Outcome:
+        return DONE
 
 
 class Started:
@@ -66,14 +89,22 @@ class Started:
         llm = escalated.settings("127.0.0.1:1", "http://127.0.0.1:1/v1", "shop", max_in_flight=most).llm
         admission = self.admission_lane.admission
         self.starting = Starting(
-            llm, self.works, admission, self.calls, self, lambda: self.at_s, time.time, lambda: 0.5
+            llm,
+            self.works,
+            admission,
+            self.calls,
+            Audits(self.calls),
+            self,
+            lambda: self.at_s,
+            time.time,
+            lambda: 0.5,
         )
         self.escalated = PartitionWork(Partition(0), FinishedOffsets(0), 20_000)
         self.parked = [self.gain(number, parked // 2) for number in (0, 1)]
         self.works.gain(self.escalated)
 
-    def gain(self, number: int, count: int, left_s: float = 86_400.0) -> ParkedWork:
-        work = ParkedWork(Partition(number), FinishedOffsets(0), 20_000, account=number)
+    def gain(self, number: int, count: int, left_s: float = 86_400.0, kind: type = ParkedWork) -> ParkedWork:
+        work = kind(Partition(number), FinishedOffsets(0), 20_000, account=number)
         work.arrived([Record(offset, b"x") for offset in range(count)], [time.time() + left_s] * count)
         self.works.gain(work)
         return work
@@ -235,3 +266,27 @@ async def test_a_bug_in_a_later_turn_ends_the_lane(make):
     lane.works.next_item = next_item
     await settled()
     assert failures == [bug]
+
+
+async def test_audits_take_a_part_of_what_is_spare(make):
+    """However many wait: parked events, which a correction is owed to, find most slots free, and go first."""
+    lane = make(64, parked=0, spare_rate=0.1)
+    lane.gain(0, 100, kind=AuditWork)
+    await lane.tick()
+    assert lane.calls.audits == 4
+    lane.gain(1, 30)
+    assert await lane.tick() == 64 // 4 - 4
+    lane = make(64, parked=40, spare_rate=0.1)
+    lane.gain(0, 100, kind=AuditWork)
+    assert await lane.tick() == 64 // 4
+    assert lane.calls.audits == 0
+
+
+async def test_audits_that_only_wait_give_their_slots_to_who_comes(make):
+    """As parked events do: of `max_in_flight` calls all are there for a burst."""
+    lane = make(32, parked=0, spare_rate=0.1)
+    lane.gain(0, 100, kind=AuditWork)
+    await lane.tick()
+    lane.escalated.arrived([Record(offset, b"x") for offset in range(32)], [1e9] * 32)
+    await lane.tick(0.0)
+    assert lane.calls.outcomes == list(range(32))

@@ -73,6 +73,9 @@ class Pipeline:
             "dlq": self.partitions,
             "parked": self.partitions,
             "review": self.partitions,
+            "feedback": self.partitions,
+            "audits": self.partitions,
+            "audit-results": 1,
             "control": 1,
         }
         roomy = {"max.message.bytes": str(TOPIC_BYTES_MAX)}

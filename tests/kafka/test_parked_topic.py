@@ -1,4 +1,4 @@
-"""The parked topic: as many partitions as the escalation topic, and kept for longer than anything may be parked."""
+"""The topics beside the escalations: as many partitions, and kept for longer than anything may wait there."""
 
 from __future__ import annotations
 
@@ -27,10 +27,19 @@ def test_it_follows_the_escalation_topic():
     planned = {topic.use: topic for topic in plan(KAFKA, None, partitions=6, escalations=2)}
     assert planned["parked"].partitions == planned["escalations"].partitions == 2
     assert differences(plan(KAFKA, None, partitions=3), found()) == []
-    (named,) = differences(plan(KAFKA, None, partitions=3), found(parked=5))
-    assert (named.topic, named.breaks) == ("shop-parked", False)
-    assert "has 5 partitions, shop-escalations 3" in named.what
-    assert differences(plan(KAFKA, None, partitions=3), found(parked=5, escalations=5)) == []
+    for use in ("parked", "audits"):
+        assert planned[use].partitions == planned["escalations"].partitions
+        (named,) = differences(plan(KAFKA, None, partitions=3), found(**{use: 5}))
+        assert (named.topic, named.breaks) == (f"shop-{use}", False)
+        assert "has 5 partitions, shop-escalations 3" in named.what
+    assert differences(plan(KAFKA, None, partitions=3), found(parked=5, audits=5, escalations=5)) == []
+
+
+def test_audit_results_have_one_partition():
+    """Every worker must read them in the same order: a topic with more is refused."""
+    assert next(topic for topic in plan(KAFKA, None) if topic.use == "audit_results").partitions == 1
+    (named,) = differences(plan(KAFKA, None, partitions=3), found(audit_results=2))
+    assert (named.topic, named.breaks) == ("shop-audit-results", True)
 
 
 def test_it_keeps_what_may_still_be_corrected():

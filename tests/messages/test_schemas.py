@@ -1,4 +1,4 @@
-"""The six JSON Schemas, held against their golden samples."""
+"""The JSON Schemas, held against their golden samples."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from stream_app.errors import SettingsError
 from stream_app.routing.policy import dump_policy, load_policy
 from tests.messages.policy_schema import FILE, SCHEMAS, policy_schema
 
-KINDS = ("event", "decision", "escalation", "dead-letter", "feedback", "policy")
+KINDS = ("event", "decision", "escalation", "dead-letter", "feedback", "policy", "audit-result")
 SAMPLES = sorted((SCHEMAS / "samples").glob("*/*.json"))
 GOOD = [path for path in SAMPLES if path.name.startswith("good-")]
 BAD = [path for path in SAMPLES if path.name.startswith("bad-")]

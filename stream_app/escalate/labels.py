@@ -1,0 +1,67 @@
+"""The labels that LLMs gave to an event, as rows of the feedback topic. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_app.codec import encode_feedback, record_batch_bytes
+from stream_app.events import Feedback, Outgoing, SmallOpinion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_app.escalate.question import GotAnswer
+    from stream_app.events import Ask, Decision, Escalation
+    from stream_app.kafka.topics import TopicFound
+
+
+def labels_given(decision: Decision, escalation: Escalation, got: GotAnswer) -> Iterator[Feedback]:
+    """A row for each asked task and each LLM that gave it a label: what that LLM said, not what the votes came to.
+
+    So a row is an opinion of its own, and whoever trains on it weighs it anew.
+    """
+    event = decision.event
+    for ask in escalation.asks:
+        for model, label in got.cast(ask.task).items():
+            if label is not None:
+                yield Feedback(
+                    id=event.id,
+                    task=ask.task,
+                    text=event.text,
+                    label=label,
+                    labelled_by="llm",
+                    why="escalated",
+                    model=model,
+                    small=_opinion(ask),
+                    policy=decision.policy,
+                    revision=decision.revision,
+                    source=event.source,
+                    at_ms=decision.decided_at_ms,
+                )
+
+
+def _opinion(ask: Ask) -> SmallOpinion:
+    small = ask.small
+    confidence = small.probabilities.get(small.label, 0.0) if small.confidence is None else small.confidence
+    return SmallOpinion(small.label, confidence, small.probabilities, small.model)
+
+
+class FeedbackRows:
+    """Rows to produce. `keep` is the setting `feedback.llm_answers`."""
+
+    def __init__(self, topic: TopicFound, *, keep: bool) -> None:
+        self._topic, self._keep = topic, keep
+
+    def of(self, decision: Decision, escalation: Escalation, got: GotAnswer) -> tuple[list[Outgoing], int]:
+        """The event's rows, and how many were left out because the topic does not take them."""
+        if not self._keep:
+            return [], 0
+        rows: list[Outgoing] = []
+        left_out = 0
+        for row in labels_given(decision, escalation, got):
+            key, value, headers = encode_feedback(row)
+            if record_batch_bytes(key, value, headers) > self._topic.message_bytes_max:
+                left_out += 1
+                continue
+            rows.append(Outgoing(self._topic.name, self._topic.partition_of(key), key, value, headers))
+        return rows, left_out
