@@ -1,29 +1,12 @@
 """Feedback as rows of a file: JSON Lines of schemas/feedback.schema.json, plain or gzip."""
 
-from dataclasses import dataclass
+import json
 from pathlib import Path
-from typing import Any, Literal
 
-import msgspec
-
-from stream_app.codec import timestamp_ms
-from stream_app.errors import SettingsError
+from stream_app.codec import decode_feedback
+from stream_app.errors import SettingsError, UnreadableRecord
+from stream_app.events import Feedback
 from stream_app.training.rows import UnreadableRow, json_objects
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback:
-    """One label that somebody gave to one task of an event; `label` None where there was no usable answer."""
-
-    id: str
-    task: str
-    text: str
-    label: str | None
-    labelled_by: Literal["llm", "human"]
-    why: Literal["escalated", "audit", "verdict"]
-    model: str | None
-    revision: int
-    at_ms: int
 
 
 def read_feedback(path: Path) -> list[Feedback]:
@@ -34,9 +17,8 @@ def read_feedback(path: Path) -> list[Feedback]:
         raise SettingsError(str(error), advice="give rows as docs/messages.md describes them") from error
 
 
-def _row(place: str, fields: dict[str, Any]) -> Feedback:
+def _row(place: str, fields: dict[str, object]) -> Feedback:
     try:
-        told = {**fields, "at_ms": timestamp_ms(fields["at"])}
-        return msgspec.convert(told, Feedback)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableRow(f"{place} is no feedback row: {error}") from error
+        return decode_feedback(json.dumps(fields).encode())
+    except UnreadableRecord as error:
+        raise UnreadableRow(f"{place} is no feedback row: {error.message}") from error

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from stream_app.events import Feedback
 from stream_app.training.distil import Curriculum
-from stream_app.training.feedback_rows import Feedback
 from stream_app.training.held_out import HeldOut, text_sha256
-from stream_app.training.lessons import Refusal, admit, audited, held_back
+from stream_app.training.lessons import Refusal, admit, held_back, withheld
 from stream_app.training.rows import LabelledRow, labels_of
 
 BASE, FEEDBACK, UNLABELLED = "base rows", "feedback rows", "unlabelled texts"
@@ -42,10 +42,10 @@ def gate(
     feedback, else unlabelled.
     """
     rows = list(feedback)
-    barred = held_out | audited(rows)
+    barred = held_out | withheld(rows, held_out)
     kept, base_refused = _base(base, barred)
     seen = {text_sha256(row.text) for row in kept}
-    admitted = admit(rows, task, labels_of(kept), held_out)
+    admitted = admit(rows, task, labels_of(kept), barred)
     lessons = [lesson for lesson in admitted.lessons if text_sha256(lesson.row.text) not in seen]
     refused = Counter(admitted.refused)
     refused[Refusal.TAUGHT] += len(admitted.lessons) - len(lessons)

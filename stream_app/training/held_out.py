@@ -24,15 +24,15 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Items that may not teach: pairs of an id, if there is one, and of a text's hash."""
+    """Items that may not teach: pairs of an id and of a text's hash, either of which may be unknown."""
 
-    pairs: frozenset[tuple[str | None, str]] = frozenset()
+    pairs: frozenset[tuple[str | None, str | None]] = frozenset()
     _ids: frozenset[str] = field(init=False, repr=False)
     _texts: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_ids", frozenset(own for own, _ in self.pairs if own is not None))
-        object.__setattr__(self, "_texts", frozenset(text for _, text in self.pairs))
+        object.__setattr__(self, "_texts", frozenset(text for _, text in self.pairs if text is not None))
 
     @classmethod
     def of(cls, items: Iterable[tuple[str | None, str]]) -> "HeldOut":
@@ -76,7 +76,8 @@ def held_out_before(policy: Path) -> HeldOut:
 def read_held_out(path: Path) -> HeldOut:
     """The list that a file stands for: a policy's (the list beside it), such a list itself, or labelled rows.
 
-    Raises SettingsError where the policy has no list beside it, or a line is neither.
+    Lines with an id alone, such as audit results, hold that event. Raises SettingsError where the policy has no list
+    beside it, or a line is neither.
     """
     if _is_policy(path):
         path, policy = held_out_path(path), path
@@ -101,16 +102,19 @@ def _is_policy(path: Path) -> bool:
 
 def dump_held_out(held: HeldOut) -> bytes:
     """The list as JSON Lines, sorted: the same items, the same bytes."""
-    pairs = sorted(held.pairs, key=lambda pair: (pair[0] or "", pair[1]))
-    lines = [{TEXT_SHA256: text} if own is None else {ID: own, TEXT_SHA256: text} for own, text in pairs]
-    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    pairs = sorted(held.pairs, key=lambda pair: (pair[0] or "", pair[1] or ""))
+    lines = [{ID: own, TEXT_SHA256: text} for own, text in pairs]
+    known = [{name: told for name, told in line.items() if told is not None} for line in lines]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in known)
 
 
-def _line(place: str, fields: Mapping[str, object]) -> tuple[str | None, str]:
+def _line(place: str, fields: Mapping[str, object]) -> tuple[str | None, str | None]:
     own, text, sha256 = fields.get(ID), fields.get(TEXT), fields.get(TEXT_SHA256)
     told = None if own is None else str(own)
     if isinstance(text, str):
         return told, text_sha256(text)
     if isinstance(sha256, str) and _SHA256.fullmatch(sha256):
         return told, sha256
-    raise UnreadableRow(f"{place} has neither text nor {TEXT_SHA256}")
+    if told is not None and text is None and sha256 is None:
+        return told, None
+    raise UnreadableRow(f"{place} has neither {ID}, text nor {TEXT_SHA256}")

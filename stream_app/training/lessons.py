@@ -2,15 +2,16 @@
 
 A person's label teaches; an LLM's does where it answered an event that was escalated. What an audit asked never does:
 those rows are the only fair sample of what is accepted, and what they find is to stay news. Nor does anything that is
-held out, by its id or by its text. Of several labels of one text the last word counts, a person's before an LLM's.
+held out, by its id or by its text. Of several labels of one text the last word counts, a person's before an LLM's;
+where LLMs disagree in theirs, nobody is sure, and none teaches.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from stream_app.training.feedback_rows import Feedback
+from stream_app.events import Feedback
 from stream_app.training.held_out import HeldOut, text_sha256
 from stream_app.training.rows import LabelledRow
 
@@ -24,7 +25,8 @@ class Refusal(StrEnum):
     HELD_OUT_TEXT = "held out, by text"
     UNANSWERED = "without a usable answer"
     FOREIGN_LABEL = "with a label that the base rows do not have"
-    OVERRULED = "overruled by a later or a person's label of the same text"
+    OVERRULED = "repeated or overruled by another label of the same text"
+    DISPUTED = "on which LLMs disagree"
     TAUGHT = "labelled elsewhere already"
     DOUBTED = "not believed by the small model"
 
@@ -50,30 +52,42 @@ class Admitted:
     refused: Mapping[Refusal, int]
 
 
-def audited(feedback: Iterable[Feedback]) -> HeldOut:
-    """What audits asked, of whatever task: no other label of these events may teach either."""
-    return HeldOut.of((row.id, row.text) for row in feedback if row.why == "audit")
+def withheld(feedback: Iterable[Feedback], held_out: HeldOut) -> HeldOut:
+    """What audits asked, of whatever task, and the texts of events that are held out by their ids alone.
+
+    No other label of these events, and of these texts, may teach either.
+    """
+    return HeldOut.of((row.id, row.text) for row in feedback if row.why == "audit" or held_out.holds_id(row.id))
 
 
 def admit(feedback: Iterable[Feedback], task: str, labels: Collection[str], held_out: HeldOut) -> Admitted:
-    """The rows that may teach `task`, one a text. `held_out` is what must not; audited events are added to it."""
-    rows = list(feedback)
-    barred = held_out | audited(rows)
-    refused = Counter[Refusal]()
-    last = dict[str, Feedback]()
-    for row in rows:
-        why = _refusal(row, task, labels, barred)
+    """The rows that may teach `task`, one a text; nothing of what is in `held_out`."""
+    refused, by_text = Counter[Refusal](), dict[str, list[Feedback]]()
+    for row in feedback:
+        why = _refusal(row, task, labels, held_out)
         if why is None:
-            text = text_sha256(row.text)
-            before = last.get(text)
-            if before is not None:
-                refused[Refusal.OVERRULED] += 1
-            if before is None or _word(row) >= _word(before):
-                last[text] = row
+            by_text.setdefault(text_sha256(row.text), []).append(row)
         else:
             refused[why] += 1
-    chosen = sorted(last.values(), key=lambda row: (row.at_ms, row.id))
-    return Admitted(tuple(_lesson(row) for row in chosen), refused)
+    chosen = list[Feedback]()
+    for rows in by_text.values():
+        last = _last_word(rows)
+        refused[Refusal.OVERRULED if last else Refusal.DISPUTED] += len(rows) - (last is not None)
+        chosen += [] if last is None else [last]
+    chosen.sort(key=lambda row: (row.at_ms, row.id))
+    return Admitted(tuple(_lesson(row) for row in chosen), +refused)
+
+
+def _last_word(rows: Sequence[Feedback]) -> Feedback | None:
+    """The latest label of one text by a person, else by an LLM; None where the latest of several LLMs disagree."""
+    latest = dict[str | None, Feedback]()
+    for row in sorted(rows, key=lambda row: (row.revision, row.at_ms)):
+        latest[row.model] = row
+    by_person = latest.get(None)
+    if by_person is not None:
+        return by_person
+    agreed = len({row.label for row in latest.values()}) == 1
+    return max(latest.values(), key=lambda row: (row.revision, row.at_ms)) if agreed else None
 
 
 def held_back(own_id: str | None, text: str, held_out: HeldOut) -> Refusal | None:
@@ -95,10 +109,5 @@ def _refusal(row: Feedback, task: str, labels: Collection[str], held_out: HeldOu
     return None if row.label in labels else Refusal.FOREIGN_LABEL
 
 
-def _word(row: Feedback) -> tuple[bool, int, int]:
-    """What makes one label the last word on a text before another: a person, a later decision, a later hour."""
-    return row.labelled_by == "human", row.revision, row.at_ms
-
-
 def _lesson(row: Feedback) -> Lesson:
-    return Lesson(LabelledRow(row.id, row.text, row.label or ""), None if row.labelled_by == "human" else row.model)
+    return Lesson(LabelledRow(row.id, row.text, row.label or ""), row.model)

@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
+from stream_app.codec import encode_feedback
 from stream_app.errors import SettingsError
 from stream_app.training import challenger as challenger_module
 from stream_app.training.challenger import make_challenger, taught
@@ -220,13 +221,7 @@ def test_the_command(tmp_path):
 
 def row_json(row):
     """The row as it stands on the feedback topic."""
-    return {
-        **{name: value for name, value in _fields(row).items() if name != "at_ms"},
-        "small": {"label": "negative", "confidence": 0.5, "probabilities": {"negative": 0.5}, "model": "mood_fast:1"},
-        "policy": None,
-        "source": {"topic": "t", "partition": 0, "offset": 1, "timestamp": "2026-11-20T09:30:00.120Z"},
-        "at": "2026-11-20T09:30:00.120Z",
-    }
+    return json.loads(encode_feedback(row)[1])
 
 
 def test_what_taught_is_all_that_taught():

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.errors import SettingsError
+from stream_app.events import Feedback, SmallOpinion, Source
 from stream_app.training import gated as gate_module
 from stream_app.training import lessons
-from stream_app.training.feedback_rows import Feedback
 from stream_app.training.gated import BASE, FEEDBACK, UNLABELLED, gate
 from stream_app.training.held_out import (
     HeldOut,
@@ -26,13 +26,15 @@ from stream_app.training.lessons import Refusal
 from stream_app.training.rows import LabelledRow
 
 LLM = "gpt-4o-mini"
+SMALL = SmallOpinion("negative", 0.5, {"negative": 0.5, "positive": 0.5}, "mood_fast:1")
 WORDS = ("good", "bad", "lamp", "kettle", "late")
 LABELS = ("negative", "positive")
 
 
 def said(number, text, label="positive", **more):
     """A feedback row: an LLM's answer to an escalated event, unless told otherwise."""
-    plain = Feedback(f"r-{number}", "mood", text, label, "llm", "escalated", LLM, 0, number)
+    source = Source("reviews", 0, number, 0)
+    plain = Feedback(f"r-{number}", "mood", text, label, "llm", "escalated", LLM, SMALL, "p@1", 0, source, number)
     if more.get("labelled_by") == "human":
         more = {"why": "verdict", "model": None, **more}
     return replace(plain, **more)
@@ -70,8 +72,11 @@ feedback = st.builds(
     st.sampled_from([*LABELS, "strange", None]),
     st.just("llm"),
     st.sampled_from(["escalated", "audit", "verdict"]),
-    st.just(LLM),
+    st.sampled_from([LLM, "other"]),
+    st.just(SMALL),
+    st.just("p@1"),
     st.integers(0, 2),
+    st.just(Source("reviews", 0, 0, 0)),
     st.integers(0, 5),
 )
 base_rows = st.builds(LabelledRow, ids, copies, st.sampled_from(LABELS), numbered=st.booleans())
@@ -95,7 +100,7 @@ def breaches(found, rows, held):
     ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(base_rows, max_size=6), st.lists(feedback, max_size=8), st.lists(loose, max_size=6), st.lists(loose))
 def test_nothing_held_out_ever_teaches(rows, said_rows, unlabelled, held):
     """By id and by text, in any spelling, as base row, feedback or unlabelled text: what is held out is refused.
@@ -130,7 +135,7 @@ def test_a_gate_that_forgets_the_audits_would_be_found_out(monkeypatch):
     rows = [said(1, "good lamp", why="audit"), said(2, "good lamp")]
     assert gate(BASE_ROWS, rows, [], "mood", HeldOut()).curriculum.lessons == []
     for module in (gate_module, lessons):
-        monkeypatch.setattr(module, "audited", lambda _: HeldOut())
+        monkeypatch.setattr(module, "withheld", lambda *_: HeldOut())
     assert breaches(gate(BASE_ROWS, rows, [], "mood", HeldOut()), rows, [])
 
 
@@ -148,6 +153,34 @@ def test_the_last_word_on_a_text_teaches():
         ("positive", LLM),
     ]
     assert found.refused[FEEDBACK] == {Refusal.OVERRULED: 2}
+
+
+def test_llms_that_disagree_teach_nothing():
+    """Nobody is sure of that text; where they agree in the end, or a person has spoken, it teaches once."""
+    rows = [
+        said(1, "good lamp", "negative"),
+        said(1, "good lamp", "positive", model="other"),
+        said(2, "late kettle", "negative"),
+        said(2, "late kettle", "positive", model="other"),
+        said(2, "late kettle", "positive", revision=1),
+        said(3, "bad lamp", "negative", model="other"),
+        said(3, "bad lamp", "positive"),
+        said(3, "bad lamp", "positive", labelled_by="human"),
+    ]
+    found = gate(BASE_ROWS, rows, [], "mood", HeldOut())
+    assert [(one.row.label, one.by) for one in found.curriculum.lessons] == [
+        ("positive", LLM),
+        ("positive", "people"),
+    ]
+    assert found.refused[FEEDBACK] == {Refusal.DISPUTED: 2, Refusal.OVERRULED: 4}
+
+
+def test_an_event_known_by_its_id_alone_takes_its_text_with_it():
+    """Audit results name events without their texts: a copy under another id is held out all the same."""
+    rows = [said(1, "good lamp"), said(2, "Good lamp!"), said(3, "late kettle")]
+    found = gate(BASE_ROWS, rows, [(None, "GOOD lamp")], "mood", HeldOut(frozenset({("r-1", None)})))
+    assert [lesson.row.text for lesson in found.curriculum.lessons] == ["late kettle"]
+    assert found.curriculum.unlabelled == []
 
 
 def test_what_is_refused_is_told_with_its_reason():
@@ -175,6 +208,7 @@ def test_the_number_of_a_line_is_no_id():
     assert gate([row], [], [], "mood", HeldOut.of([("1", "something else")])).curriculum.base == [row]
 
 
+@settings(deadline=None)
 @given(st.lists(loose))
 def test_a_list_is_read_as_it_was_written(tmp_path_factory, items):
     """And is the same bytes for the same items in any order, so that it can be compared."""
@@ -205,8 +239,10 @@ def test_labelled_rows_are_a_list_too(tmp_path):
     assert held.holds_id("7")
     assert not held.holds_id("2")
     assert held.holds_text("a kettle")
-    rows.write_text('{"id": 7}\n')
-    with pytest.raises(SettingsError, match=r"test\.jsonl:1 has neither text nor text_sha256"):
+    rows.write_text('{"id": 7, "result": "agree"}\n')
+    assert read_held_out(rows).pairs == {("7", None)}
+    rows.write_text('{"label": "x"}\n')
+    with pytest.raises(SettingsError, match=r"test\.jsonl:1 has neither id, text nor text_sha256"):
         read_held_out(rows)
 
 
