@@ -55,6 +55,7 @@ COMMANDS = (
     Listed("train", "stream_app.cli.train:train", "Make a Triton model from labelled texts."),
     Listed("calibrate", "stream_app.cli.calibrate:calibrate", "Make a policy that keeps a target error."),
     Listed("evaluate", "stream_app.cli.evaluate:evaluate", "Measure a policy on labelled texts."),
+    Listed("distill", "stream_app.cli.distill:distill", "Teach the small model what it had to ask."),
     Listed("promote", "stream_app.cli.promote:promote", "Bring a better policy into force in every worker."),
     Listed("rollback", "stream_app.cli.promote:rollback", "Bring the policy before it back into force."),
 )

@@ -10,17 +10,19 @@ import click
 
 from stream_app.classify.triton import TritonModels
 from stream_app.cli.calibration_report import report_path, write_report
+from stream_app.cli.challenger import serve_challenger, untaught
 from stream_app.cli.configured import configured
 from stream_app.cli.recorded_llms import with_recorded_llms
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
 from stream_app.errors import SettingsError
 from stream_app.events import VoteRule
-from stream_app.routing.policy import Policy, Promised, TaskPolicy, dump_policy, load_policy
+from stream_app.routing.policy import Promised, TaskPolicy, dump_policy, load_policy
 from stream_app.settings import Settings, Task
 from stream_app.training.calibrate import Calibrated, calibrate_on, merged
 from stream_app.training.evaluate import helped
 from stream_app.training.fitted import Terms
+from stream_app.training.held_out import HeldOut, dump_held_out, held_out_before, held_out_path
 from stream_app.training.recorded import Half, RecordedFile, read_recorded
 from stream_app.training.verdict import verdict
 
@@ -40,6 +42,12 @@ from stream_app.training.verdict import verdict
     help="How often a promise may fail over such samples, for all tasks together.",
 )
 @click.option("--each-file", is_flag=True, help="Certify in every FILE by itself: holds for any mixture of them.")
+@click.option(
+    "--challenger",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="MODEL/VERSION",
+    help="This version, by its folder in Triton's repository: served beside those in use, and calibrated.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The policy file.")
 @click.option(
     "--report",
@@ -56,6 +64,7 @@ def calibrate(
     half: Half | None,
     delta: float,
     each_file: bool,
+    challenger: Path | None,
     out: Path,
     report: Path | None,
 ) -> None:
@@ -63,21 +72,25 @@ def calibrate(
 
     Rows need `text` and `label` (or `labels`: task -> label), and `group` where rows belong together. The rows
     are split in three: to calibrate confidence, to certify the cut, to test. A policy file that is there already
-    is carried on: other tasks stay, its version rises.
+    is carried on: other tasks stay, its version rises. Beside it the list of its rows is kept: they must not teach.
     """
     tasks = calibrated_tasks(settings, names)
     report, finished = report_path(report, out), dict[str, Calibrated]()
     policy = load_policy(out.read_bytes(), str(out)) if out.exists() else None
     certified = sum(not task.by_hand for task in settings.tasks)
     terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llms, prices)
+    held_out = held_out_before(out)
     for task in tasks:
-        recorded = [read_recorded(file, task.name, half) for file in files]
-        made = asyncio.run(_calibrate(settings, task, recorded, terms))
+        recorded = [untaught(read_recorded(file, task.name, half), challenger) for file in files]
+        held_out |= HeldOut.of((row.own_id, row.text) for file in recorded for row in file.rows)
+        made = asyncio.run(_calibrate(settings, task, recorded, terms, challenger))
         policy = merged(policy, _name(out), task.name, made.task, terms.made_at)
         finished[task.name] = made
         _show(task.name, made, terms)
     if policy is not None:
-        _write(out, policy)
+        # The list first: a policy is never there without it.
+        _write(held_out_path(out), dump_held_out(held_out))
+        _write(out, dump_policy(policy))
         click.echo(f"\nPolicy {policy.ref} is in {out}")
         write_report(report, policy, finished, terms)
     click.echo('Next: name it in shunt.toml ([policy] file = "..."), then shunt run')
@@ -99,7 +112,11 @@ def calibrated_tasks(settings: Settings, names: Sequence[str]) -> list[Task]:
     return [by_name[name] for name in (names or by_name)]
 
 
-async def _calibrate(settings: Settings, task: Task, files: Sequence[RecordedFile], terms: Terms) -> Calibrated:
+async def _calibrate(
+    settings: Settings, task: Task, files: Sequence[RecordedFile], terms: Terms, challenger: Path | None
+) -> Calibrated:
+    if challenger is not None:
+        await serve_challenger(settings, task, challenger)
     texts = sum(len(file.rows) for file in files) * len(task.models)
     async with TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models:
         with scoring_bar(f"Scoring {task.name}", texts) as progress:
@@ -110,10 +127,10 @@ def _name(out: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem)
 
 
-def _write(out: Path, policy: Policy) -> None:
+def _write(out: Path, content: bytes) -> None:
     """Replace the file at once: a worker that reads it meanwhile sees the old policy or the new one."""
     beside = out.with_name(f".{out.name}.new")
-    beside.write_bytes(dump_policy(policy))
+    beside.write_bytes(content)
     beside.replace(out)
 
 

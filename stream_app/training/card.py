@@ -49,6 +49,8 @@ class Described:
     curve: Curve | None
     limits: Sequence[str] = ()
     """What is to be said of this model beside what all of its form have in common, a line each."""
+    learned: Sequence[str] = ()
+    """How it was distilled, a line each; none where it was trained from labelled texts alone."""
 
 
 def model_card(model: Described) -> str:
@@ -58,7 +60,7 @@ def model_card(model: Described) -> str:
     any_of = " Any of the labels may be right, or none: each has a probability by itself."
     answers = f"Answers the task `{model.task}` (`{model.gold.kind}`): {labels}."
     what = f"{answers}{any_of if model.gold.kind is TaskKind.ANY_OF else ''} {_WHAT[form]}"
-    parts = [f"# {model.name}", "", what, "", *_data(model), "## Recipe", ""]
+    parts = [f"# {model.name}", "", what, "", *_data(model), *_learned(model), "## Recipe", ""]
     parts += [f"* {setting}: {value}" for setting, value in asdict(model.recipe).items()]
     parts += ["", "## Figures", "", *_figures(model), *_curve(model.curve)]
     parts += ["## Limits", "", *(f"* {line}" for line in model.limits), _LIMITS[form], _COMMON_LIMITS]
@@ -72,6 +74,10 @@ def _data(model: Described) -> list[str]:
         yes, known = int(gold.yes[:, at].sum()), int(gold.known[:, at].sum())
         parts.append(f"* {label}: {yes:,}" + (f" of {known:,} known" if gold.kind is TaskKind.ANY_OF else ""))
     return [*parts, "", "None of the texts is part of this repository.", ""]
+
+
+def _learned(model: Described) -> list[str]:
+    return ["## Distilled from", "", *(f"* {line}" for line in model.learned), ""] if model.learned else []
 
 
 def _figures(model: Described) -> list[str]:

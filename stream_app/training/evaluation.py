@@ -58,21 +58,21 @@ class Figures:
     """The known share that 1.5 % of the rows fall below."""
 
 
-def load_scorer(folder: Path) -> TextScorer:
-    """The scorer of a model folder's version 1, its weights checked against the config."""
-    version, settings = folder / "1", {"kind": kind_in(folder).value}
+def load_scorer(folder: Path, number: str = "1") -> TextScorer:
+    """The scorer of a version of a model folder, its weights checked against the config."""
+    version, settings = folder / number, {"kind": kind_in(folder).value}
     if (version / "model.onnx").exists():
         from stream_app.training.templates.minilm.scoring import Scorer as MinilmScorer  # noqa: PLC0415 - onnxruntime
 
-        return cast("TextScorer", MinilmScorer(version, weights_sha256_in(folder), settings))
+        return cast("TextScorer", MinilmScorer(version, weights_sha256_in(folder, number), settings))
     from stream_app.training.templates.fast.scoring import Scorer as FastScorer  # noqa: PLC0415 - numba
 
-    return cast("TextScorer", FastScorer(version, weights_sha256_in(folder), settings))
+    return cast("TextScorer", FastScorer(version, weights_sha256_in(folder, number), settings))
 
 
-def answer_rows(folder: Path, rows: Sequence[LabelledRow] | Sequence[MarkedRow]) -> Answers:
-    """Ask the model about every row, in batches."""
-    scorer = load_scorer(folder)
+def answer_rows(folder: Path, rows: Sequence[LabelledRow] | Sequence[MarkedRow], version: str = "1") -> Answers:
+    """Ask a version of the model about every row, in batches."""
+    scorer = load_scorer(folder, version)
     texts = [row.text.encode(errors="replace") for row in rows]
     parts = [scorer.answer(texts[at : at + BATCH_TEXTS]) for at in range(0, len(texts), BATCH_TEXTS)]
     return Answers(

@@ -53,6 +53,23 @@ class FastModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """How much each row's label counts [rows], and which labels somebody gave; the others a model guessed.
+
+    Guessed labels shape the table. Only given ones fit the last layer, which says how sure the model may be, and only
+    their rows are held out and measured.
+    """
+
+    weights: Floats
+    given: NDArray[np.bool_]
+
+    @classmethod
+    def whole(cls, rows: int) -> "Trust":
+        """All labels were given and count alike."""
+        return cls(np.ones(rows), np.ones(rows, np.bool_))
+
+
+@dataclass(frozen=True, slots=True)
 class _Fold:
     seen: Places
     unseen: Places
@@ -79,6 +96,7 @@ class _Rows:
     groups: Sequence[str]
     domains: Places
     recipe: Recipe
+    trust: Trust
     corpus: Corpus
     questions: Sequence[Question]
     work: Work
@@ -94,21 +112,25 @@ def fit(
     work: Work,
     progress: Progress,
     curve_shares: Sequence[float] = CURVE_SHARES,
+    trust: Trust | None = None,
 ) -> FastModel:
     """Train on all rows; the last layer on scores from models of other groups' rows.
 
-    `domains` numbers each row's domain from 0; all zero where there is one. Raises ValueError when the rows cannot
+    `domains` numbers each row's domain from 0; all zero where there is one. Without `trust` all labels count alike.
+    The held-out answers of rows with guessed labels stay zero. Raises ValueError when the rows cannot
     be cut into folds that all hold every label.
     """
     progress("reading n-grams", 0.0)
     corpus = Characters().corpus(texts, with_characters=recipe.with_characters)
     steps = _Steps(progress, 1 + recipe.folds * (1 + sum(curve_shares)))
-    run = _Rows(texts, gold, groups, domains, recipe, corpus, ask(gold, domains), work, steps)
+    trust = trust or Trust.whole(len(texts))
+    questions = ask(gold, domains, trust.weights)
+    run = _Rows(texts, gold, groups, domains, recipe, trust, corpus, questions, work, steps)
     folds = _folds(run)
     scores = _cross_scores(run, folds, 1.0, "cross-fitting")
     steps.next("fitting on all rows", 1)
     table = pack(fit_table(corpus, run.questions, recipe, work.part("all")))
-    layer = _layer(run, scores, np.arange(len(texts)), SERVED_TOLERANCE)
+    layer = _layer(run, scores, np.flatnonzero(trust.given), SERVED_TOLERANCE)
     held_out = {_seen(folds): work.array("1-held-out", lambda: _held_out(run, folds, scores))}
     for share in curve_shares:
         held_out |= _curve_point(run, folds, share)
@@ -117,10 +139,13 @@ def fit(
 
 
 def _folds(run: _Rows) -> list[_Fold]:
+    """The rows with given labels, held out in turn; those with guessed labels are always seen."""
     folds = StratifiedGroupKFold(run.recipe.folds, shuffle=True, random_state=run.recipe.seed)
-    kinds = run.gold.strata * (int(run.domains.max()) + 1) + run.domains
-    splits = cast("Iterable[tuple[Places, Places]]", folds.split(run.corpus.matrix, kinds, run.groups))
-    return [_Fold(seen, unseen) for seen, unseen in splits]
+    given, guessed = np.flatnonzero(run.trust.given), np.flatnonzero(~run.trust.given)
+    kinds = (run.gold.strata * (int(run.domains.max()) + 1) + run.domains)[given]
+    owners = [run.groups[row] for row in given.tolist()]
+    splits = cast("Iterable[tuple[Places, Places]]", folds.split(kinds, kinds, owners))
+    return [_Fold(np.sort(np.concatenate([given[seen], guessed])), given[unseen]) for seen, unseen in splits]
 
 
 def _seen(folds: Sequence[_Fold]) -> int:
@@ -168,9 +193,9 @@ def some_groups(groups: Sequence[str], rows: Places, share: float, seed: int) ->
 def _held_out(run: _Rows, folds: Sequence[_Fold], scores: Floats) -> Floats:
     """Probabilities [rows, labels], each fold's by a layer that was fitted on the other folds' scores."""
     found = np.zeros((len(run.texts), len(run.gold.labels)))
-    every = np.arange(len(run.texts))
+    given = np.flatnonzero(run.trust.given)
     for fold in folds:
-        layer = _layer(run, scores, np.setdiff1d(every, fold.unseen), MEASURED_TOLERANCE)
+        layer = _layer(run, scores, np.setdiff1d(given, fold.unseen), MEASURED_TOLERANCE)
         found[fold.unseen] = layer.probabilities(*_layer_scores(run, scores[fold.unseen]))
     return found
 

@@ -7,6 +7,7 @@ NAME/learning_curve.svg  accuracy by the number of training rows, where it was m
 NAME/1/model.py        Triton's side, the same for every model
 NAME/1/scoring.py      the model's code, the same for every model of its kind
 NAME/1/...             its weights
+NAME/2/                a further version: the same files, and a MODEL_CARD.md of its own
 """
 
 import re
@@ -36,6 +37,7 @@ instance_group [ {{ count: 1 kind: {instance_kind} }} ]
 parameters {{ key: "kind" value {{ string_value: "{kind}" }} }}
 parameters {{ key: "weights_sha256" value {{ string_value: "{weights_sha256}" }} }}
 """
+_PARAMETER = 'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n'
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
@@ -80,16 +82,53 @@ def write_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
         version = Path(made) / folder.name / "1"
-        version.mkdir(parents=True)
-        weights_sha256 = write_weights(version)
-        (version / "model.py").write_text(template("triton_model.py"))
-        (version / "scoring.py").write_text(template(form.template, "scoring.py"))
+        weights_sha256 = _write_version(version, form, write_weights)
         (version.parent / "labels.txt").write_text("".join(f"{label}\n" for label in gold.labels))
         (version.parent / "config.pbtxt").write_text(_config(folder.name, form, gold, weights_sha256))
         describe(version.parent)
         if folder.exists():
             shutil.rmtree(folder)
         version.parent.rename(folder)
+    return weights_sha256
+
+
+def add_version(folder: Path, form: Form, write_weights: Callable[[Path], str], card: str) -> str:
+    """Write the next version of a model beside those it has, whole or not at all; returns its number.
+
+    The config is told its weights first, and to serve every version, unless it says which: one that is asked for by
+    its number stays served.
+    """
+    version = next_version(folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
+        written = Path(made) / version
+        weights_sha256 = _write_version(written, form, write_weights)
+        (written / "MODEL_CARD.md").write_text(card)
+        told = Path(made) / "config.pbtxt"
+        told.write_text(_with_version((folder / "config.pbtxt").read_text(), version, weights_sha256))
+        told.replace(folder / "config.pbtxt")
+        written.rename(folder / version)
+    return version
+
+
+def _with_version(config: str, version: str, weights_sha256: str) -> str:
+    """The config with this version's weights named; what a run that was killed said of it is forgotten."""
+    name = f"weights_sha256_{version}"
+    lines = [line for line in config.splitlines(keepends=True) if f'"{name}"' not in line]
+    if "version_policy" not in config:
+        lines.append("version_policy { all {} }\n")
+    return "".join(lines) + _PARAMETER.format(name=name, value=weights_sha256)
+
+
+def next_version(folder: Path) -> str:
+    """One more than the newest version in a model's folder."""
+    return str(1 + max((int(each.name) for each in folder.iterdir() if each.name.isdecimal()), default=0))
+
+
+def _write_version(version: Path, form: Form, write_weights: Callable[[Path], str]) -> str:
+    version.mkdir(parents=True)
+    weights_sha256 = write_weights(version)
+    (version / "model.py").write_text(template("triton_model.py"))
+    (version / "scoring.py").write_text(template(form.template, "scoring.py"))
     return weights_sha256
 
 
@@ -103,9 +142,10 @@ def labels_in(folder: Path) -> tuple[str, ...]:
     return tuple((folder / "labels.txt").read_text().splitlines())
 
 
-def weights_sha256_in(folder: Path) -> str:
-    """The weights' sha-256 that a model folder's config names. Raises SettingsError where it names none."""
-    found = _parameters(folder).get("weights_sha256")
+def weights_sha256_in(folder: Path, version: str = "1") -> str:
+    """The sha-256 of a version's weights as the model's config names it. Raises SettingsError where it names none."""
+    parameters = _parameters(folder)
+    found = parameters.get(f"weights_sha256_{version}", parameters.get("weights_sha256"))
     if found is None:
         raise SettingsError(f"{folder}/config.pbtxt names no weights_sha256", advice="train the model again")
     return found

@@ -15,7 +15,7 @@ from stream_app.training.recipe import Recipe as FastRecipe
 from stream_app.training.rows import LabelledRow, MarkedRow
 from stream_app.training.table import Floats, Places
 from stream_app.training.templates.fast.scoring import weights_sha256
-from stream_app.training.vocabulary import learn_vocabulary
+from stream_app.training.vocabulary import Vocabulary, learn_vocabulary
 from stream_app.training.work import Work
 
 Progress = Callable[[str, float], None]
@@ -77,20 +77,21 @@ def make_fast(
             f"cannot train on these rows ({error})", advice="label more texts of each label"
         ) from error
     words = learn_vocabulary([*texts, *data.vocabulary])
+    return Made(lambda version: write_fast(model, words, version), model.held_out, np.arange(len(texts)))
 
-    def write_weights(version: Path) -> str:
-        np.savez_compressed(
-            version / "weights.npz",
-            features=model.table.features,
-            weights=model.table.weights,
-            words=words.words,
-            word_classes=words.classes,
-            with_characters=np.array(recipe.with_characters),
-            **_served_layer(model),
-        )
-        return weights_sha256(version)
 
-    return Made(write_weights, model.held_out, np.arange(len(texts)))
+def write_fast(model: fast.FastModel, words: Vocabulary, version: Path) -> str:
+    """Write a fast model's weights into a version folder; their sha-256."""
+    np.savez_compressed(
+        version / "weights.npz",
+        features=model.table.features,
+        weights=model.table.weights,
+        words=words.words,
+        word_classes=words.classes,
+        with_characters=np.array(model.recipe.with_characters),
+        **_served_layer(model),
+    )
+    return weights_sha256(version)
 
 
 def _served_layer(model: fast.FastModel) -> dict[str, NDArray[np.float32]]:

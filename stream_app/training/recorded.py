@@ -100,6 +100,7 @@ def _row(line: bytes, task: str, place: str, number: int) -> RecordedRow | None:
         label=label,
         group=None if group is None else str(group),
         style=style,
+        numbered=fields.get("id") is None,
         llm=tuple((fields.get("llm") or {}).items()),
         prompt_chars=chars if isinstance(chars, int) else None,
         domain=domain,

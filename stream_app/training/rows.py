@@ -14,13 +14,22 @@ LABEL, LABELS = "label", "labels"
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
-    """One text and its gold label; `group` names rows that must stay together in a split."""
+    """One text and its gold label; `group` names rows that must stay together in a split.
+
+    `numbered` says that `id` is only the number of its line.
+    """
 
     id: str
     text: str
     label: str
     group: str | None = None
     style: str | None = None
+    numbered: bool = False
+
+    @property
+    def own_id(self) -> str | None:
+        """The id that names it in every file, None where there is none."""
+        return None if self.numbered else self.id
 
     @property
     def said(self) -> Mapping[str, bool]:
@@ -36,6 +45,12 @@ class MarkedRow:
     text: str
     marks: Mapping[str, bool]
     group: str | None = None
+    numbered: bool = False
+
+    @property
+    def own_id(self) -> str | None:
+        """The id that names it in every file, None where there is none."""
+        return None if self.numbered else self.id
 
     @property
     def said(self) -> Mapping[str, bool]:
@@ -63,6 +78,17 @@ def read_marked(path: Path, label_field: str = LABELS) -> list[MarkedRow]:
     As `read_rows` otherwise.
     """
     return [row for line in json_objects(path) if (row := _marked(*line, label_field)) is not None]
+
+
+def read_texts(path: Path) -> list[tuple[str | None, str]]:
+    """Each row's own id, None where it has none, and its `text`, whatever labels it has. Raises as `read_rows`."""
+    found = list[tuple[str | None, str]]()
+    for _, place, fields in json_objects(path):
+        own, text = fields.get("id"), fields.get("text")
+        if not isinstance(text, str):
+            raise UnreadableRow(f"{place} needs the string field text")
+        found.append((None if own is None else str(own), text))
+    return found
 
 
 def holds_marks(path: Path, label_field: str | None = None) -> bool:
@@ -111,6 +137,7 @@ def _row(number: int, place: str, fields: dict[str, object], label_field: str) -
         label=label,
         group=_group(fields),
         style=style if isinstance(style, str) else None,
+        numbered=fields.get("id") is None,
     )
 
 
@@ -123,7 +150,7 @@ def _marked(number: int, place: str, fields: dict[str, object], label_field: str
         raise UnreadableRow(
             f"{place} needs the string field text, and {label_field}: a map of labels to true or false"
         )
-    return MarkedRow(str(fields.get("id", number)), text, marks, _group(fields))
+    return MarkedRow(str(fields.get("id", number)), text, marks, _group(fields), numbered=fields.get("id") is None)
 
 
 def _at(fields: Mapping[str, object], path: str) -> object:

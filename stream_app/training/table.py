@@ -55,7 +55,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What one column of weights answers: is it `positive`, asked of `rows` only.
+    """What one column of weights answers: is it `positive`, asked of `rows` only, each counting by its weight.
 
     `gate` asks for the domain; `by_rarity` scales features by how rare they are instead of by what they say of the
     label, which errs on other texts.
@@ -63,15 +63,17 @@ class Question:
 
     rows: Mask
     positive: Mask
+    weights: Floats
     gate: bool = False
     by_rarity: bool = False
 
     def of(self, chosen: Places) -> "Question":
         """The same question of some of the rows."""
-        return replace(self, rows=self.rows[chosen], positive=self.positive[chosen])
+        rows, positive, weights = self.rows[chosen], self.positive[chosen], self.weights[chosen]
+        return replace(self, rows=rows, positive=positive, weights=weights)
 
 
-def ask(gold: Gold, domains: Places) -> list[Question]:
+def ask(gold: Gold, domains: Places, weights: Floats) -> list[Question]:
     """The columns: each label against the rest of all rows and of each domain's, then the domains themselves.
 
     A label of which several may be right is asked of the rows where it is known. Two labels of which one is right
@@ -84,9 +86,9 @@ def ask(gold: Gold, domains: Places) -> list[Question]:
     labels = [(gold.known[:, at], gold.yes[:, at]) for at in range(only_second, len(gold.labels))]
     gates = range(0) if domain_count == 1 else [1] if domain_count == 2 else range(domain_count)
     return [
-        *(Question(scope & known, yes) for scope in scopes for known, yes in labels),
-        *(Question(known, yes, by_rarity=True) for known, yes in labels),
-        *(Question(scopes[0], domains == number, gate=True) for number in gates),
+        *(Question(scope & known, yes, weights) for scope in scopes for known, yes in labels),
+        *(Question(known, yes, weights, by_rarity=True) for known, yes in labels),
+        *(Question(scopes[0], domains == number, weights, gate=True) for number in gates),
     ]
 
 
@@ -118,29 +120,29 @@ def fit_table(corpus: Corpus, questions: Sequence[Question], recipe: Recipe, wor
 
 def _fit_column(matrix: sparse.csr_array, question: Question, recipe: Recipe) -> Floats:
     asked, positive = matrix[question.rows], question.positive[question.rows]
-    scales = _rarity(asked) if question.by_rarity else _ratio(asked, positive, recipe.smoothing)
+    counts = question.weights[question.rows].astype(asked.dtype)
+    scales = _rarity(asked, counts) if question.by_rarity else _ratio(asked, positive, counts, recipe.smoothing)
     norms = 1 / np.sqrt(np.diff(asked.indptr) + 1.0)
     values = np.repeat(norms, np.diff(asked.indptr)) * scales[asked.indices]
     # liblinear takes 32-bit indices only
     narrow = (asked.indices.astype(np.int32), asked.indptr.astype(np.int32))
     penalty_c = recipe.rarity_penalty_c if question.by_rarity else recipe.penalty_c
     svm = LinearSVC(C=penalty_c, random_state=recipe.seed)
-    svm.fit(sparse.csr_matrix((values, *narrow), shape=asked.shape), positive)
+    svm.fit(sparse.csr_matrix((values, *narrow), shape=asked.shape), positive, sample_weight=counts)
     # a feature that the asked rows do not hold says nothing: liblinear leaves its coefficient at 0
     return np.asarray(svm.coef_[0] * scales)
 
 
-def _ratio(asked: sparse.csr_array, positive: Mask, smoothing: float) -> Floats:
+def _ratio(asked: sparse.csr_array, positive: Mask, counts: Floats, smoothing: float) -> Floats:
     """The log of how much likelier each feature is in a positive row: naive Bayes' weights."""
-    inside = smoothing + np.asarray(asked[positive].sum(axis=0)).ravel()
-    outside = smoothing + np.asarray(asked[~positive].sum(axis=0)).ravel()
+    inside = smoothing + counts[positive] @ asked[positive]
+    outside = smoothing + counts[~positive] @ asked[~positive]
     return np.log(inside / inside.sum()) - np.log(outside / outside.sum())
 
 
-def _rarity(asked: sparse.csr_array) -> Floats:
+def _rarity(asked: sparse.csr_array, counts: Floats) -> Floats:
     """Half the log of the inverse share of rows that hold each feature."""
-    held = np.asarray(asked.sum(axis=0)).ravel()
-    return np.log((asked.indptr.size - 1) / (1 + held)) / 2
+    return np.log(counts.sum() / (1 + counts @ asked)) / 2
 
 
 def pack(table: Table) -> Packed:

@@ -1,7 +1,8 @@
 """What a training run has made so far, on disk, so that an interrupted run goes on where it stood."""
 
+import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -62,16 +63,26 @@ class Work:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def fingerprint(parts: Iterable[bytes]) -> str:
+    """What an interrupted run must share with one that goes on: these parts, and the code of this room."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 NOT_KEPT = Work(None)
 """The work of a run too short to be gone on with."""
 
 
-def open_work(folder: Path, fingerprint: str) -> tuple[Work, bool]:
+def open_work(folder: Path, belongs_to: str) -> tuple[Work, bool]:
     """The work kept in `folder`, and whether a run of this fingerprint left some; another run's is thrown away."""
     named = folder / _FINGERPRINT
-    goes_on = named.exists() and named.read_text() == fingerprint
+    goes_on = named.exists() and named.read_text() == belongs_to
     if not goes_on:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        named.write_text(fingerprint)
+        named.write_text(belongs_to)
     return Work(folder), goes_on and any(each.name != _FINGERPRINT for each in folder.iterdir())

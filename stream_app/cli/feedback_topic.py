@@ -1,0 +1,67 @@
+"""The feedback topic, read to its end: the labels that stand, and the events that audits asked about."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stream_app.codec import decode_audit_result, decode_feedback
+from stream_app.errors import UnreadableRecord
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.reader import partitions_of, read_topic
+from stream_app.training.held_out import HeldOut
+
+if TYPE_CHECKING:
+    from stream_app.events import Feedback
+    from stream_app.settings import Settings
+
+
+@dataclass(slots=True)
+class FeedbackRead:
+    """The rows by their keys, in the topic's order, and what is held out; folded record by record."""
+
+    rows: dict[bytes | None, list[Feedback]] = field(default_factory=dict["bytes | None", "list[Feedback]"])
+    audited: set[str] = field(default_factory=set[str])
+    unreadable: int = 0
+
+    def fold_feedback(self, key: bytes | None, value: bytes | None) -> None:
+        """A row more; no value erases all rows of that key before it."""
+        if value is None:
+            self.rows.pop(key, None)
+            return
+        try:
+            self.rows.setdefault(key, []).append(decode_feedback(value))
+        except UnreadableRecord:
+            self.unreadable += 1
+
+    def fold_audit(self, value: bytes | None) -> None:
+        """An audit's result more: its event is held out. Raises UnreadableRecord: nobody knows what that would be."""
+        self.audited.add(decode_audit_result(value).id)
+
+    @property
+    def feedback(self) -> list[Feedback]:
+        """All rows that stand."""
+        return [row for rows in self.rows.values() for row in rows]
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The audited events."""
+        return HeldOut(frozenset((event_id, None) for event_id in self.audited))
+
+
+async def read_feedback_topic(settings: Settings) -> FeedbackRead:
+    """Both topics as they are now, committed records only. Raises StartError where there is no feedback topic."""
+    connection, found = Connection(settings.kafka), FeedbackRead()
+    names = settings.kafka.names
+    await partitions_of(connection, names.feedback)
+    if names.audit_results in await connection.topics([names.audit_results]):
+        async with aclosing(read_topic(connection, names.audit_results, to_end=True)) as batches:
+            async for batch in batches:
+                for record in batch:
+                    found.fold_audit(record.value)
+    async with aclosing(read_topic(connection, names.feedback, to_end=True)) as batches:
+        async for batch in batches:
+            for record in batch:
+                found.fold_feedback(record.key, record.value)
+    return found
