@@ -254,6 +254,8 @@ class AuditOptions(Section):
     """Of the events with an accepted answer; 0 audits nothing."""
     max_age_s: Annotated[float, Field(gt=0, le=PARKED_AGE_MAX_S)] = 86_400.0
     """An audit that the LLM has had no room for until then counts as lost."""
+    on_alarm: Literal["log", "tighten", "llm_only"] = "log"
+    """While an alarm stands its task is uncertified; its cut may rise, or the LLM have all of it."""
 
 
 class Endpoint(Section):

@@ -146,6 +146,9 @@ class Metrics:
         self._feedback_left_out = self._count("feedback_left_out", "Labels too large for the feedback topic.")
         self._audits_sent = self._count("audits_sent", "Events whose accepted answers the LLM is asked about.")
         self._audited = self._count("audits", "Audited answers, by what the LLM said of them.", "task", "result")
+        self._audit_risk = self._gauge("audit_risk", "Share of the policy's audits that were lost.", "task", "by")
+        self._audit_wealth = self._gauge("audit_wealth", "Evidence against its bound; an alarm at 20.", "task", "by")
+        self._audit_alarm = self._gauge("audit_alarm", "1 while the policy's alarm stands.", "task", "by")
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
         self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
@@ -250,6 +253,12 @@ class Metrics:
     def audited(self, task: str, result: str) -> None:
         """An audit of that task came to `agree`, `disagree` or `no_answer`."""
         self._audited.labels(task, result).inc()
+
+    def audit_evidence(self, task: str, by: str, risk: float | None, wealth: float | None, *, alarm: bool) -> None:
+        """What all audits of the policy in force say of that task, by the LLM or by people. Every worker tells it."""
+        self._audit_risk.labels(task, by).set(float("nan") if risk is None else risk)
+        self._audit_wealth.labels(task, by).set(float("nan") if wealth is None else wealth)
+        self._audit_alarm.labels(task, by).set(alarm)
 
     def dead_letters(self, lane: Lane, cause: str, n: int = 1) -> None:
         """`n` records became dead letters for that cause."""

@@ -7,26 +7,49 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from stream_app.classify.deciding import Decider
     from stream_app.classify.outbox import Outbox
+    from stream_app.routing.policy import Policy
 
 
 class Policing:
     """One policy at work: who decides by it, and who makes what leaves. `swap` is the swap that brought it.
 
-    A batch is pinned to it before it is decided, and stays so to its end.
+    A batch is pinned to it before it is decided, and stays so to its end. `made` is the policy itself; `alarmed` are
+    the tasks of which an alarm stands, and `again` gives one for the same policy and other alarms.
     """
 
-    def __init__(self, decider: Decider, outbox: Outbox, policy: str | None, swap: str = "") -> None:
+    def __init__(
+        self,
+        decider: Decider,
+        outbox: Outbox,
+        policy: str | None,
+        swap: str = "",
+        made: Policy | None = None,
+        alarmed: frozenset[str] = frozenset(),
+        again: Callable[[frozenset[str]], Policing] | None = None,
+    ) -> None:
         self.decider = decider
         self.outbox = outbox
         self.policy = policy
         self.swap = swap
+        self.made = made
+        self.alarmed = alarmed
+        self._again = again
         self._batches = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def busy(self) -> bool:
+        """True while a batch is pinned to it."""
+        return not self._idle.is_set()
+
+    def under(self, alarmed: frozenset[str]) -> Policing | None:
+        """The same policy while alarms of these tasks stand; None where nothing changes."""
+        return None if alarmed == self.alarmed or self._again is None else self._again(alarmed)
 
     @contextmanager
     def pinned(self) -> Generator[None]:

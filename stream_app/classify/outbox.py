@@ -45,7 +45,10 @@ SIZE_MARGIN_BYTES = 64 * 1024
 
 
 class Outbox:
-    """Turns decoded records and verdicts into records to produce, by one policy's routers."""
+    """Turns decoded records and verdicts into records to produce, by one policy's routers.
+
+    Of the events `audit_share` are audited.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Outbox:
         routers: tuple[TaskRouter, ...],
         topics: Mapping[str, TopicFound],
         policy: str | None,
+        audit_share: float = 0.0,
     ) -> None:
         names = settings.kafka.names
         self._codec = codec
@@ -67,7 +71,7 @@ class Outbox:
         self._kept_numbers = self._decisions.partitions if same else 0
         self._escalations, self._dlq = topics[names.escalations], topics[names.dlq]
         self._audits = topics[names.audits]
-        self.audit_draw = AuditDraw(policy, settings.audit.share)
+        self.audit_draw = AuditDraw(policy, audit_share)
         self._encoder = codec.finals(policy, self._recommend)
         self._grades = [tuple(_grades(router)) for router in routers]
 

@@ -77,7 +77,8 @@ class ClassifyLane:
             async with asyncio.TaskGroup() as self._tasks:
                 pumping = self._tasks.create_task(self._pump())
                 ticking = self._tasks.create_task(self._tick())
-                beside = [] if self._swapper is None else [self._tasks.create_task(self._swapper.run(self))]
+                works = [] if self._swapper is None else self._swapper.works(self)
+                beside = [self._tasks.create_task(work) for work in works]
                 await self.membership.run(stop)
                 # What still works has lost its partitions: it would wait for Triton, and keep the worker from ending.
                 for task in (pumping, ticking, *beside, *self._working):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from stream_app.classify.audit_watch import AuditWatch
 from stream_app.classify.deciding import Decider
 from stream_app.classify.in_force import Policing
 from stream_app.classify.model_control import LOAD_WITHIN_S, ModelControl
@@ -22,6 +23,7 @@ from stream_app.kafka.connection import Connection
 from stream_app.kafka.control_log import ControlLog, ControlVoice
 from stream_app.kafka.membership import Membership
 from stream_app.kafka.topics import require
+from stream_app.routing.ladder import audit_share, under_alarm
 from stream_app.routing.policy import Policy, load_policy
 from stream_app.routing.routers import task_routers
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from stream_app.routing.decide import TaskRouter
+    from stream_app.routing.ladder import OnAlarm
     from stream_app.routing.models import ServedModel
     from stream_app.settings import Settings
     from stream_app.telemetry import Metrics
@@ -44,6 +47,16 @@ class Deciding:
     models: TritonModels
     routers: tuple[TaskRouter, ...]
     policy: str | None
+
+    def under(self, alarmed: frozenset[str], on_alarm: OnAlarm) -> Deciding:
+        """The same while alarms of these tasks stand. A cut by hand has no promise to lose."""
+        routers = tuple(
+            under_alarm(router, on_alarm)
+            if router.task in alarmed and router.uncertified_reason != "manual"
+            else router
+            for router in self.routers
+        )
+        return replace(self, routers=routers)
 
     def decider(self, settings: Settings, metrics: Metrics) -> Decider:
         """A decider that counts into `metrics`."""
@@ -161,8 +174,14 @@ async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
 
         async def police(policy: Policy | None, swap: str) -> Policing:
             parts = await compiled(settings, models, policy)
-            outbox = Outbox(settings, codec, parts.routers, topics, parts.policy)
-            return Policing(parts.decider(settings, metrics), outbox, parts.policy, swap)
+
+            def again(alarmed: frozenset[str]) -> Policing:
+                now = parts.under(alarmed, settings.audit.on_alarm)
+                share = audit_share(settings.audit.share, settings.audit.on_alarm, alarmed=bool(alarmed))
+                outbox = Outbox(settings, codec, now.routers, topics, now.policy, share)
+                return Policing(now.decider(settings, metrics), outbox, now.policy, swap, policy, alarmed, again)
+
+            return again(frozenset(alarm.task for alarm in control.state.standing(parts.policy)))
 
         told = control.state.in_force
         policing = await (police(read_policy(settings), "") if told is None else police(told.policy, told.swap))
@@ -179,7 +198,11 @@ async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
                 name=name,
             )
 
-        swapper = Swapper(control, ControlVoice(connection), name, policing, police)
+        voice = ControlVoice(connection)
+        watch = AuditWatch(
+            connection, control, voice, metrics, [task.name for task in settings.tasks if not task.by_hand]
+        )
+        swapper = Swapper(control, voice, name, policing, police, watch)
         yield ClassifyLane(settings, codec, policing, metrics, membership, swapper)
 
 

@@ -13,8 +13,9 @@ from stream_app.errors import ShuntError, StartError
 from stream_app.routing.control import WorkerSays, encoded, worker_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from stream_app.classify.audit_watch import AuditWatch
     from stream_app.classify.in_force import Policing
     from stream_app.classify.service import ClassifyLane
     from stream_app.kafka.control_log import ControlLog, ControlVoice
@@ -31,18 +32,32 @@ TRY_AGAIN_S = 2.0
 class Swapper:
     """Follows the control topic for one lane that decides by `current`. `make` compiles a policy for a swap."""
 
-    def __init__(self, control: ControlLog, voice: ControlVoice, name: str, current: Policing, make: Make) -> None:
+    def __init__(
+        self,
+        control: ControlLog,
+        voice: ControlVoice,
+        name: str,
+        current: Policing,
+        make: Make,
+        watch: AuditWatch | None = None,
+    ) -> None:
         self._control = control
         self._voice = voice
         self._name = name
         self._current = current
         self._make = make
+        self._watch = watch
         self._ready: Policing | None = None
         self._refused: tuple[str, str] | None = None
         self._retired: list[Policing] = []
 
+    def works(self, lane: ClassifyLane) -> list[Coroutine[None, None, None]]:
+        """What runs beside the lane, and ends it when it ends."""
+        return [self.run(lane), *([] if self._watch is None else [self._watch.run()])]
+
     async def run(self, lane: ClassifyLane) -> None:
         """For ever. Raises SettingsError where a policy is in force that this worker's settings cannot decide by."""
+        self._look()
         in_force = self._current.swap
         log.info("worker %s decides by %s", self._name, self._current.policy or "thresholds by hand")
         await self._say(in_force)
@@ -58,6 +73,23 @@ class Swapper:
                 self._retired.clear()
                 in_force = self._current.swap
                 await self._say(in_force)
+            self._heed_alarms(lane)
+
+    def _look(self) -> None:
+        """Audits of the policy that decides are watched."""
+        if self._watch is not None:
+            self._watch.look_at(self._current.made)
+
+    def _heed_alarms(self, lane: ClassifyLane) -> None:
+        """The tasks of standing alarms are decided as the settings say for that."""
+        standing = self._control.state.standing(self._current.policy)
+        now = self._current.under(frozenset(alarm.task for alarm in standing))
+        if now is not None:
+            for alarm in standing:
+                log.warning("an alarm of %s stands for task %s: %s", alarm.policy, alarm.task, alarm.told)
+            self._retired = [policing for policing in self._retired if policing.busy]
+            self._retired.append(lane.put_in_force(now))
+            self._current = now
 
     async def _get_ready(self, candidate: Candidate | None) -> bool:
         """Whether there is anything new to say of it."""
@@ -87,6 +119,7 @@ class Swapper:
                 return False
         self._retired.append(lane.put_in_force(ready))
         self._current, self._ready = ready, None
+        self._look()
         log.info("policy %s is in force (%s)", told.policy.ref, told.cause)
         return True
 

@@ -5,6 +5,7 @@ The topic is compacted and has one partition; the newest record of a key counts:
     in-force          the policy that decides, and the one before it
     candidate         a policy that is to come into force; null once that is settled
     worker/<name>     what a worker has come to; null once it has left in order
+    alarm/<policy>/<task>/<what>   a promise of that policy which does not hold any more
 
 Every change is a *swap* with an id of its own, so that nobody's word about an earlier one is taken for this one.
 """
@@ -18,7 +19,7 @@ import msgspec
 from stream_app.errors import UnreadableRecord
 from stream_app.routing.policy import Policy, check_policy
 
-IN_FORCE, CANDIDATE, WORKER = b"in-force", b"candidate", b"worker/"
+IN_FORCE, CANDIDATE, WORKER, ALARM = b"in-force", b"candidate", b"worker/", b"alarm/"
 Cause = Literal["promote", "rollback"]
 T = TypeVar("T")
 
@@ -55,6 +56,24 @@ class WorkerSays(msgspec.Struct, frozen=True, kw_only=True):
     in_force: str = ""
 
 
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise of a policy that does not hold any more, by all that was seen; it stands until another policy does.
+
+    `what` is `llm` or `human` (audits).
+    """
+
+    policy: str
+    task: str
+    what: str
+    told: str
+    at: str
+
+    @property
+    def key(self) -> bytes:
+        """The key of its record."""
+        return ALARM + f"{self.policy}/{self.task}/{self.what}".encode()
+
+
 class Control:
     """All that the control topic says, folded record by record."""
 
@@ -62,6 +81,11 @@ class Control:
         self.in_force: InForce | None = None
         self.candidate: Candidate | None = None
         self.workers: dict[str, WorkerSays] = {}
+        self.alarms: dict[bytes, Alarm] = {}
+
+    def standing(self, policy: str | None) -> list[Alarm]:
+        """The alarms of that policy."""
+        return [alarm for alarm in self.alarms.values() if alarm.policy == policy]
 
     def fold(self, key: bytes | None, value: bytes | None) -> None:
         """Takes a record in. Raises UnreadableRecord (`bad_control`) for one that is not ours."""
@@ -69,6 +93,11 @@ class Control:
             self.in_force = None if value is None else _checked(_decoded(value, InForce))
         elif key == CANDIDATE:
             self.candidate = None if value is None else _checked(_decoded(value, Candidate))
+        elif key is not None and key.startswith(ALARM):
+            if value is None:
+                self.alarms.pop(key, None)
+            else:
+                self.alarms[key] = _decoded(value, Alarm)
         elif key is not None and key.startswith(WORKER):
             name = key.removeprefix(WORKER).decode("utf-8", "replace")
             if value is None:
@@ -85,7 +114,7 @@ def worker_key(name: str) -> bytes:
     return WORKER + name.encode()
 
 
-def encoded(record: InForce | Candidate | WorkerSays) -> bytes:
+def encoded(record: InForce | Candidate | WorkerSays | Alarm) -> bytes:
     """The record's value."""
     return msgspec.json.encode(record)
 

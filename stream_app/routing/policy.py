@@ -132,6 +132,18 @@ class ShareHeld(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     rank: Annotated[tuple[Probability, ...], msgspec.Meta(min_length=2)]
 
 
+class LlmDisagreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How often recorded answers of `llm` were not the accepted ones, on rows that fitted nothing; none is not one.
+
+    `bound` is the Clopper-Pearson bound of that share: what audits may find while all is as it was.
+    """
+
+    llm: str
+    accepted: Count
+    disagreed: Count
+    bound: Probability
+
+
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One task: its labels in the models' order, its tiers, and what they promise.
 
@@ -157,6 +169,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     gain_llm: str | None = None
     votes: VoteRule | None = None
     share: ShareHeld | None = None
+    llm_disagreement: LlmDisagreement | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

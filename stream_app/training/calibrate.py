@@ -9,14 +9,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from stream_app.classify.triton import TritonModels
 from stream_app.routing.decide import Routed, TaskRouter, Tier
 from stream_app.routing.domain import Scripts
-from stream_app.routing.models import Scores, ServedModel
+from stream_app.routing.models import IndexArray, Scores, ServedModel
 from stream_app.routing.payoff import costs_of
 from stream_app.routing.policy import Policy, TaskPolicy
 from stream_app.settings import Task
 from stream_app.training.cutting import cut_and_weigh
+from stream_app.training.disagreement import llm_disagreement
 from stream_app.training.evidence import Evidence
 from stream_app.training.fitted import Fitted, Terms, fit
 from stream_app.training.held_share import held_share
@@ -56,12 +59,8 @@ def calibrate_task(
     fitted = fit(task, files, served, scores, terms)
     cutting = cut_and_weigh(fitted, terms.delta)
     tiers, parts, labels = cutting.on(list(fitted.tiers)), fitted.parts, fitted.labels
-    test = [fitted.rows[int(row)] for row in parts.test]
-    routed = route_scored(
-        _router(fitted, tiers),
-        [row.text for row in test],
-        {name: scores[name].rows(parts.test) for name in task.models},
-    )
+    test, routed = _routed(fitted, tiers, scores, parts.test)
+    fresh = _routed(fitted, tiers, scores, np.concatenate([parts.certification, parts.test]))
     shown = cutting.cut if cutting.shown else None
     made = TaskPolicy(
         labels=labels,
@@ -80,9 +79,19 @@ def calibrate_task(
         made_at=terms.made_at,
         gain_llm=terms.llms[0] if cutting.apart else None,
         votes=cutting.votes,
+        llm_disagreement=llm_disagreement(*fresh, labels, terms.llms[0], terms.delta) if terms.llms else None,
         share=held_share(task.escalate_max, cutting.cut, fitted.judged, fitted.inside, parts.calibration),
     )
     return Calibrated(made, test, routed, Evidence.of(fitted, cutting, tiers, scores, terms.delta))
+
+
+def _routed(
+    fitted: Fitted, tiers: Sequence[Tier], scores: Mapping[str, Scores], places: IndexArray
+) -> tuple[list[RecordedRow], Routed]:
+    """The rows at `places`, and where the finished task would send them."""
+    rows = [fitted.rows[int(place)] for place in places]
+    of_rows = {name: scores[name].rows(places) for name in fitted.task.models}
+    return rows, route_scored(_router(fitted, tiers), [row.text for row in rows], of_rows)
 
 
 def _router(fitted: Fitted, tiers: Sequence[Tier]) -> TaskRouter:

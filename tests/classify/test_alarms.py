@@ -1,0 +1,152 @@
+"""Audit results on real Kafka become an alarm that every worker heeds, a later one too, until the next policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+import pytest
+
+from stream_app.classify.start import classify_lane
+from stream_app.codec import Codec, encode_audit_result, llm_result
+from stream_app.events import Answer, Audit, Source
+from stream_app.kafka.connection import Connection
+from stream_app.kafka.control_log import ControlVoice
+from stream_app.routing.control import IN_FORCE, InForce, encoded
+from stream_app.routing.policy import LlmDisagreement, dump_policy
+from stream_app.telemetry import Metrics
+from tests.classify.lanes import caught_up, pipeline
+from tests.classify.policies import scripted_policy
+from tests.kafka.reading import produce, read_all
+
+TASKS = [{"name": "sentiment", "tiers": ["scripted"], "target_error": 0.05}]
+
+
+def policy(number: int = 1, bound: float = 0.05):
+    made = scripted_policy(number=number)
+    known = LlmDisagreement(llm="some", accepted=500, disagreed=10, bound=bound)
+    task = msgspec.structs.replace(made.tasks["sentiment"], llm_disagreement=known)
+    return msgspec.structs.replace(made, tasks={"sentiment": task})
+
+
+def results(count: int, *, lost: bool, ref: str = "scripted@1") -> list[bytes]:
+    """So many results of audits of that policy."""
+    made = []
+    for offset in range(count):
+        small = Answer("positive", 0.97, {"negative": 0.03, "positive": 0.97}, 0.9, "small", "scripted:1", True, ref)
+        audit = Audit(Source("reviews", 0, offset, 0), {"sentiment": small}, {"sentiment": ("a", "b")}, ref, 0)
+        label = "negative" if lost else "positive"
+        value, _ = encode_audit_result(llm_result(audit, "sentiment", "e", label, None, "m", int(time.time() * 1000)))
+        made.append(value)
+    return made
+
+
+@pytest.fixture
+def made(stack, make_topic, unique_name, tmp_path):
+    """Settings for an action on alarm, with the policy in a file."""
+
+    def one(on_alarm: str):
+        file = tmp_path / "policy.json"
+        file.write_bytes(dump_policy(policy()))
+        audit = {"on_alarm": on_alarm, "share": 0.1}
+        return pipeline(stack, make_topic, unique_name, tasks=TASKS, policy={"file": file}, audit=audit, partitions=2)
+
+    return one
+
+
+@asynccontextmanager
+async def worker(settings, metrics: Metrics):
+    """The lane's task, once it owns partitions."""
+    stop = asyncio.Event()
+    async with classify_lane(settings, metrics) as lane:
+        task = asyncio.create_task(lane.run(stop))
+        try:
+            async with asyncio.timeout(40):
+                while not (lane.membership.joined and all(each.committed >= -1 for each in lane.membership.owned)):
+                    await asyncio.sleep(0.05)
+            yield task
+        finally:
+            stop.set()
+            await asyncio.wait({task}, timeout=40)
+            assert task.done()
+            task.result()
+
+
+async def alarms(metrics: list[Metrics]) -> list[float | None]:
+    labels = {"task": "sentiment", "by": "llm"}
+    return [one.registry.get_sample_value("shunt_audit_alarm", labels) for one in metrics]
+
+
+async def until_alarm(metrics: list[Metrics], value: float = 1.0) -> None:
+    async with asyncio.timeout(40):
+        while await alarms(metrics) != [value] * len(metrics):
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1.5)  # the word goes round by the control topic
+
+
+def events(sure: float, count: int = 20) -> list[bytes]:
+    return [json.dumps({"id": f"{sure}-{n}", "text": f"it is p={sure}"}).encode() for n in range(count)]
+
+
+async def decided(stack, settings, task, values) -> list[dict]:
+    """Small finals of these events, those escalated left out."""
+    names = settings.kafka.names
+    before = {(one.partition(), one.offset()) for one in read_all(stack.bootstrap_servers, names.decisions)}
+    await asyncio.to_thread(produce, stack.bootstrap_servers, names.input, values, partitions=2)
+    await caught_up(settings, task)
+    messages = read_all(stack.bootstrap_servers, names.decisions)
+    return [json.loads(one.value()) for one in messages if (one.partition(), one.offset()) not in before]
+
+
+@pytest.mark.parametrize(("on_alarm", "accepted"), [("log", {0.92, 0.97}), ("tighten", {0.97}), ("llm_only", set())])
+async def test_an_alarm_is_heeded_by_every_worker_until_the_next_policy(stack, made, on_alarm, accepted):
+    """Two workers read the same results, and one that starts later; another policy begins without the alarm."""
+    settings = made(on_alarm)
+    names, servers = settings.kafka.names, stack.bootstrap_servers
+    values = [*events(0.92), *events(0.97), *events(0.6)]
+    metrics = [Metrics(), Metrics(), Metrics()]
+    async with AsyncExitStack() as lanes:
+        first = await lanes.enter_async_context(worker(settings, metrics[0]))
+        await lanes.enter_async_context(worker(settings, metrics[1]))
+        finals = await decided(stack, settings, first, values)
+        assert len(finals) == 40
+        assert {one["certified"] for one in finals} == {True}
+        await asyncio.to_thread(produce, servers, names.audit_results, [b"not ours", *results(60, lost=True)])
+        await until_alarm(metrics[:2])
+        finals = await decided(stack, settings, first, values)
+        assert {float(one["id"].split("-")[0]) for one in finals} == accepted
+        assert len(finals) == 20 * len(accepted)
+        for one in finals:
+            answer = one["answers"]["sentiment"]
+            assert (one["certified"], answer["certified"], answer["uncertified_reason"]) == (False, False, "shift")
+        await asyncio.to_thread(produce, servers, names.audit_results, results(200, lost=False))
+    async with worker(settings, metrics[2]) as later:
+        finals = await decided(stack, settings, later, values)
+        assert {float(one["id"].split("-")[0]) for one in finals} == accepted, "before it has read a single result"
+        voice, at = ControlVoice(Connection(settings.kafka)), "2026-11-20T09:00:00Z"
+        promoted = InForce(swap="another", policy=policy(2), previous=policy(), cause="promote", at=at)
+        await voice.say(IN_FORCE, encoded(promoted))
+        await until_alarm([metrics[2]], 0.0)
+        finals = await decided(stack, settings, later, values)
+        assert len(finals) == 40
+        assert {(one["policy"], one["certified"]) for one in finals} == {("scripted@2", True)}
+    codec = Codec(settings.events, settings.kafka.group)
+    audits = [codec.decode_audit(one.key(), one.value(), one.headers()) for one in read_all(servers, names.audits)]
+    assert {audit.policy for audit, _, _ in audits} == {"scripted@1", "scripted@2"}
+
+
+async def test_agreement_raises_no_alarm(stack, made):
+    """Results are read, and what they come to is told."""
+    settings, metrics = made("llm_only"), Metrics()
+    names, servers = settings.kafka.names, stack.bootstrap_servers
+    await asyncio.to_thread(produce, servers, names.audit_results, results(300, lost=False))
+    async with worker(settings, metrics) as task:
+        async with asyncio.timeout(40):
+            labels = {"task": "sentiment", "by": "llm"}
+            while metrics.registry.get_sample_value("shunt_audit_risk", labels) != 0.0:
+                await asyncio.sleep(0.1)
+        assert len(await decided(stack, settings, task, events(0.97))) == 20
+    assert await alarms([metrics]) == [0.0]
