@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stream_app.events import Feedback, SmallOpinion, Source
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy
 from stream_app.routing.promotion import certified_coverage, held_back_by
@@ -37,7 +38,6 @@ from stream_app.settings import Task
 from stream_app.training.calibrate import calibrate_task
 from stream_app.training.challenger import learned_lines, make_challenger
 from stream_app.training.evaluation import answer_rows
-from stream_app.training.feedback_rows import Feedback
 from stream_app.training.fitted import Terms
 from stream_app.training.gated import gate
 from stream_app.training.held_out import HeldOut
@@ -118,11 +118,24 @@ class Loop:
 
     def feedback(self, policy: Policy, rows: Sequence[RecordedRow], version: str) -> list[Feedback]:
         """What the feedback topic would hold: gpt-3.5's recorded answers to what is escalated."""
-        unsure = ~self.routed(policy, rows, version).accepted
+        routed = self.routed(policy, rows, version)
         return [
-            Feedback(row.id, TASK, row.text, row.answer_of(GPT), "llm", "escalated", GPT, 0, at)
-            for at, (row, ask) in enumerate(zip(rows, unsure.tolist(), strict=True))
-            if ask
+            Feedback(
+                id=row.id,
+                task=TASK,
+                text=row.text,
+                label=row.answer_of(GPT),
+                labelled_by="llm",
+                why="escalated",
+                model=GPT,
+                small=SmallOpinion(LABELS[routed.label[at]], 0.5, {}, f"small:{version}"),
+                policy=policy.ref,
+                revision=0,
+                source=Source("films", 0, at, 0),
+                at_ms=at,
+            )
+            for at, row in enumerate(rows)
+            if not routed.accepted[at]
         ]
 
     def distilled(self, feedback: Sequence[Feedback]) -> list[str]:

@@ -4,8 +4,8 @@ After Data Shunt+'s 2-stage confidence distillation (Chen et al., arXiv 2406.154
 convex, so that what it learned before has to be learned again with what is new:
 
 1. *What it had to ask.* Base rows and lessons together: labels that an LLM gave to events the small model was not
-   sure of, and people's. Models of the other folds doubt some of the LLM's labels (`belief`). They are left out where
-   that makes base rows that were held out, whose labels are people's, likelier by more than a standard error.
+   sure of, and people's. Models of the other folds doubt some of the LLM's labels (`belief`). These are left out
+   where they are many, and base rows that were held out, whose labels are people's, become likelier without them.
 2. *What it knew.* The model of stage one answers unlabelled texts, and its answers teach again, each by as much as it
    is sure of it: an answer it is unsure of weighs next to nothing. They shape the table alone. How sure the model may
    be is learned from labels that somebody gave.
@@ -30,6 +30,14 @@ Progress = Callable[[str, float], None]
 
 GUESS_WEIGHT = 0.3
 """What an answer of the model's own counts at most, beside a label that somebody gave."""
+
+
+DOUBTED_SHARE_MIN = 0.1
+"""Of a good LLM's labels few are doubted, and most of those are right: leaving them out costs more than it saves.
+
+On film reviews, of gpt-3.5's answers to what a small model was unsure of: 7 % are doubted, 39 % of those are wrong;
+with every tenth label turned over 12 % and 56 %; every seventh 16 % and 59 %; every fourth 18 % and 67 %.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +68,12 @@ class Distilled:
 def distil(given: Curriculum, recipe: Recipe, work: Work, progress: Progress) -> Distilled:
     """Both stages. Raises ValueError where the rows cannot be cut into folds that all hold every label."""
     first = _stage_one(given, given.lessons, recipe, work.part("one"), _named("stage one", progress))
-    distrusted = _doubted(given, first.cross_fitted)
-    believed = tuple(lesson for lesson, bad in zip(given.lessons, distrusted.tolist(), strict=True) if not bad)
-    if distrusted.any():
-        second = _stage_one(given, believed, recipe, work.part("believed"), _named("what it believes", progress))
+    believed, distrusted = tuple(given.lessons), _doubted(given, first.cross_fitted)
+    if distrusted.sum() >= DOUBTED_SHARE_MIN * max(1, len(distrusted)):
+        kept = tuple(lesson for lesson, bad in zip(believed, distrusted.tolist(), strict=True) if not bad)
+        second = _stage_one(given, kept, recipe, work.part("believed"), _named("what it believes", progress))
         if clearly_cheaper(_surprise(given, second), _surprise(given, first)):
-            first = second
-        else:
-            believed = tuple(given.lessons)
+            believed, first = kept, second
     at = len(given.base)
     right = first.cross_fitted[:at].argmax(axis=1) == given.gold(believed).places[:at]
     model = first
