@@ -38,6 +38,15 @@ def test_twice_the_bound_is_found_soon(bound):
     assert np.median(delays) < 700
 
 
+@pytest.mark.parametrize("bound", [0.02, 0.05])
+def test_a_change_after_a_long_good_time_is_found_soon_too(bound):
+    """Two thousand good audits must not buy as many bad ones: half of the streams alarm within 30 losses."""
+    delays = []
+    for good, bad in zip(streams(bound / 2, 200, 2_000, 9), streams(2 * bound, 200, 4_000, 10), strict=True):
+        delays.append((first_alarm([*good, *bad], bound) or np.inf) - 2_000)
+    assert np.median(delays) < 30 / bound
+
+
 @given(st.lists(st.floats(0, 1), max_size=200), st.floats(0.001, 0.5))
 def test_wealth_is_fair_or_worse_under_the_bound(losses, bound):
     """After any past, the expected wealth after one more loss of mean at most the bound is no more than before."""
