@@ -256,6 +256,8 @@ class AuditOptions(Section):
     """An audit that the LLM has had no room for until then counts as lost."""
     on_alarm: Literal["log", "tighten", "llm_only"] = "log"
     """While an alarm stands its task is uncertified; its cut may rise, or the LLM have all of it."""
+    shift_min: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """A share of events that moved by less than this from the calibration sample's has not shifted."""
 
 
 class Endpoint(Section):

@@ -149,6 +149,8 @@ class Metrics:
         self._audit_risk = self._gauge("audit_risk", "Share of the policy's audits that were lost.", "task", "by")
         self._audit_wealth = self._gauge("audit_wealth", "Evidence against its bound; an alarm at 20.", "task", "by")
         self._audit_alarm = self._gauge("audit_alarm", "1 while the policy's alarm stands.", "task", "by")
+        self._drift = self._gauge("drift_evidence", "Of what a drift takes, the part that is there.", "task", "what")
+        self._drifted = self._gauge("drifted", "1 once it is clear in this worker's events.", "task", "what")
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
         self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
@@ -259,6 +261,11 @@ class Metrics:
         self._audit_risk.labels(task, by).set(float("nan") if risk is None else risk)
         self._audit_wealth.labels(task, by).set(float("nan") if wealth is None else wealth)
         self._audit_alarm.labels(task, by).set(alarm)
+
+    def drift(self, task: str, what: str, evidence: float, *, drifted: bool) -> None:
+        """How far what this worker decided is from the calibration sample: `prevalence`, `confidence`, ..."""
+        self._drift.labels(task, what).set(evidence)
+        self._drifted.labels(task, what).set(drifted)
 
     def dead_letters(self, lane: Lane, cause: str, n: int = 1) -> None:
         """`n` records became dead letters for that cause."""

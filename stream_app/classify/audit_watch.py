@@ -91,12 +91,12 @@ class AuditWatch:
                 for (task, by), watched in state.watched.items():
                     self._metrics.audit_evidence(task, by, watched.risk, watched.wealth, alarm=watched.alarm)
                     if watched.alarm:
-                        await self._alarm(policy, task, by, state.told(task, by))
+                        await self.alarm(policy, task, by, state.told(task, by))
 
-    async def _alarm(self, policy: Policy, task: str, by: str, told: str) -> None:
+    async def alarm(self, policy: Policy, task: str, what: str, told: str) -> None:
         """Says it on the control topic, unless somebody has: all workers act on that record, and none on its own."""
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        alarm = Alarm(policy=policy.ref, task=task, what=by, told=told, at=at)
+        alarm = Alarm(policy=policy.ref, task=task, what=what, told=told, at=at)
         if alarm.key in self._control.state.alarms:
             return
         log.warning("ALARM: policy %s, task %s: %s", policy.ref, task, told)

@@ -144,6 +144,8 @@ class BatchWork:
             return {}
         verdicts = await by.decider.decide([event.text for event in events])
         verdicts = await hold_shares(runs, places, by.decider.routers, verdicts)
+        if by.drift is not None:
+            by.drift.observe(by.decider.routers, verdicts)
         at_ms = self._now_ms()
         rows = np.flatnonzero(verdicts.accepted).tolist()
         behind = records if len(places) == len(records) else [records[place] for place in places]

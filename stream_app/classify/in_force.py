@@ -10,15 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from stream_app.classify.deciding import Decider
+    from stream_app.classify.drifting import Drifting
     from stream_app.classify.outbox import Outbox
     from stream_app.routing.policy import Policy
+
+    Alarmed = frozenset[tuple[str, str]]
 
 
 class Policing:
     """One policy at work: who decides by it, and who makes what leaves. `swap` is the swap that brought it.
 
-    A batch is pinned to it before it is decided, and stays so to its end. `made` is the policy itself; `alarmed` are
-    the tasks of which an alarm stands, and `again` gives one for the same policy and other alarms.
+    A batch is pinned to it before it is decided, and stays so to its end. `made` is the policy itself, and `drift`
+    watches what is decided by it. `alarmed` are the standing alarms, a task and what of it each; `again` gives one
+    for the same policy and other alarms.
     """
 
     def __init__(
@@ -28,14 +32,16 @@ class Policing:
         policy: str | None,
         swap: str = "",
         made: Policy | None = None,
-        alarmed: frozenset[str] = frozenset(),
-        again: Callable[[frozenset[str]], Policing] | None = None,
+        drift: Drifting | None = None,
+        alarmed: Alarmed = frozenset(),
+        again: Callable[[Alarmed], Policing] | None = None,
     ) -> None:
         self.decider = decider
         self.outbox = outbox
         self.policy = policy
         self.swap = swap
         self.made = made
+        self.drift = drift
         self.alarmed = alarmed
         self._again = again
         self._batches = 0
@@ -47,8 +53,8 @@ class Policing:
         """True while a batch is pinned to it."""
         return not self._idle.is_set()
 
-    def under(self, alarmed: frozenset[str]) -> Policing | None:
-        """The same policy while alarms of these tasks stand; None where nothing changes."""
+    def under(self, alarmed: Alarmed) -> Policing | None:
+        """The same policy while these alarms stand; None where nothing changes."""
         return None if alarmed == self.alarmed or self._again is None else self._again(alarmed)
 
     @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from stream_app.classify.audit_watch import AuditWatch
 from stream_app.classify.deciding import Decider
+from stream_app.classify.drifting import Drifting
 from stream_app.classify.in_force import Policing
 from stream_app.classify.model_control import LOAD_WITHIN_S, ModelControl
 from stream_app.classify.outbox import Outbox
@@ -23,6 +24,7 @@ from stream_app.kafka.connection import Connection
 from stream_app.kafka.control_log import ControlLog, ControlVoice
 from stream_app.kafka.membership import Membership
 from stream_app.kafka.topics import require
+from stream_app.routing.control import DRIFT
 from stream_app.routing.ladder import audit_share, under_alarm
 from stream_app.routing.policy import Policy, load_policy
 from stream_app.routing.routers import task_routers
@@ -30,6 +32,7 @@ from stream_app.routing.routers import task_routers
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from stream_app.classify.in_force import Alarmed
     from stream_app.routing.decide import TaskRouter
     from stream_app.routing.ladder import OnAlarm
     from stream_app.routing.models import ServedModel
@@ -48,11 +51,13 @@ class Deciding:
     routers: tuple[TaskRouter, ...]
     policy: str | None
 
-    def under(self, alarmed: frozenset[str], on_alarm: OnAlarm) -> Deciding:
-        """The same while alarms of these tasks stand. A cut by hand has no promise to lose."""
+    def under(self, alarmed: Alarmed, on_alarm: OnAlarm) -> Deciding:
+        """The same while these alarms stand. A cut by hand has no promise to lose; a drift only uncertifies."""
+        actions: dict[str, OnAlarm] = {task: "log" for task, _ in alarmed}
+        actions |= {task: on_alarm for task, what in alarmed if what != DRIFT}
         routers = tuple(
-            under_alarm(router, on_alarm)
-            if router.task in alarmed and router.uncertified_reason != "manual"
+            under_alarm(router, actions[router.task])
+            if router.task in actions and router.uncertified_reason != "manual"
             else router
             for router in self.routers
         )
@@ -167,6 +172,7 @@ async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
     topics = await require(connection)
     codec = Codec(settings.events, settings.kafka.group)
     name = uuid.uuid4().hex[:12]
+    promised = [task.name for task in settings.tasks if not task.by_hand]
     async with (
         following(connection) as control,
         TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models,
@@ -175,13 +181,18 @@ async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
         async def police(policy: Policy | None, swap: str) -> Policing:
             parts = await compiled(settings, models, policy)
 
-            def again(alarmed: frozenset[str]) -> Policing:
-                now = parts.under(alarmed, settings.audit.on_alarm)
-                share = audit_share(settings.audit.share, settings.audit.on_alarm, alarmed=bool(alarmed))
-                outbox = Outbox(settings, codec, now.routers, topics, now.policy, share)
-                return Policing(now.decider(settings, metrics), outbox, now.policy, swap, policy, alarmed, again)
+            drift = Drifting(policy, promised, settings.audit.shift_min, metrics)
 
-            return again(frozenset(alarm.task for alarm in control.state.standing(parts.policy)))
+            def again(alarmed: Alarmed) -> Policing:
+                on_alarm = settings.audit.on_alarm
+                now, by_audits = parts.under(alarmed, on_alarm), any(what != DRIFT for _, what in alarmed)
+                share = audit_share(settings.audit.share, on_alarm, alarmed=by_audits)
+                outbox = Outbox(settings, codec, now.routers, topics, now.policy, share)
+                return Policing(
+                    now.decider(settings, metrics), outbox, now.policy, swap, policy, drift, alarmed, again
+                )
+
+            return again(control.state.alarmed(parts.policy))
 
         told = control.state.in_force
         policing = await (police(read_policy(settings), "") if told is None else police(told.policy, told.swap))
@@ -199,9 +210,7 @@ async def classify_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
             )
 
         voice = ControlVoice(connection)
-        watch = AuditWatch(
-            connection, control, voice, metrics, [task.name for task in settings.tasks if not task.by_hand]
-        )
+        watch = AuditWatch(connection, control, voice, metrics, promised)
         swapper = Swapper(control, voice, name, policing, police, watch)
         yield ClassifyLane(settings, codec, policing, metrics, membership, swapper)
 

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from stream_app.errors import ShuntError, StartError
-from stream_app.routing.control import WorkerSays, encoded, worker_key
+from stream_app.routing.control import DRIFT, WorkerSays, encoded, worker_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 2.0
+LOOK_EVERY_S = 1.0
 
 
 class Swapper:
@@ -53,7 +54,7 @@ class Swapper:
 
     def works(self, lane: ClassifyLane) -> list[Coroutine[None, None, None]]:
         """What runs beside the lane, and ends it when it ends."""
-        return [self.run(lane), *([] if self._watch is None else [self._watch.run()])]
+        return [self.run(lane), *([] if self._watch is None else [self._watch.run(), self._tell_shifts(self._watch)])]
 
     async def run(self, lane: ClassifyLane) -> None:
         """For ever. Raises SettingsError where a policy is in force that this worker's settings cannot decide by."""
@@ -75,6 +76,15 @@ class Swapper:
                 await self._say(in_force)
             self._heed_alarms(lane)
 
+    async def _tell_shifts(self, watch: AuditWatch) -> None:
+        """For ever: what this worker sees to have shifted, all are told."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            policy, drift = self._current.made, self._current.drift
+            if policy is not None and drift is not None:
+                for task, told in drift.shifts.items():
+                    await watch.alarm(policy, task, DRIFT, told)
+
     def _look(self) -> None:
         """Audits of the policy that decides are watched."""
         if self._watch is not None:
@@ -83,7 +93,7 @@ class Swapper:
     def _heed_alarms(self, lane: ClassifyLane) -> None:
         """The tasks of standing alarms are decided as the settings say for that."""
         standing = self._control.state.standing(self._current.policy)
-        now = self._current.under(frozenset(alarm.task for alarm in standing))
+        now = self._current.under(self._control.state.alarmed(self._current.policy))
         if now is not None:
             for alarm in standing:
                 log.warning("an alarm of %s stands for task %s: %s", alarm.policy, alarm.task, alarm.told)

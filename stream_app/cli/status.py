@@ -13,6 +13,7 @@ import click
 import orjson
 
 from stream_app.classify.start import following
+from stream_app.cli.audits_shown import audits_lines, audits_object, audits_seen
 from stream_app.cli.configured import configured
 from stream_app.cli.recent import Recent, Spend, spend
 from stream_app.cli.table import as_table
@@ -24,6 +25,7 @@ from stream_app.kafka.reader import read_topic
 from stream_app.kafka.topics import require
 
 if TYPE_CHECKING:
+    from stream_app.cli.audits_shown import Audits
     from stream_app.routing.control import InForce
     from stream_app.settings import Settings
 
@@ -40,13 +42,14 @@ class Report:
     dead: Counter[str]
     spend: Spend
     in_force: InForce | None
+    audits: Audits
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @configured
 def status(settings: Settings, as_json: bool) -> None:
-    """Show lag, rates, share escalated, spend and dead letters, from the topics themselves."""
+    """Show lag, rates, share escalated, spend, dead letters, audits and alarms, from the topics themselves."""
     report = asyncio.run(_report(settings))
     if as_json:
         click.echo(orjson.dumps(_as_json(report, settings)).decode())
@@ -68,8 +71,10 @@ async def _report(settings: Settings) -> Report:
         lane_lag(connection, "audits", names.audits, found[names.audits].partitions, of_group="escalate"),
     )
     async with following(connection) as control:
-        in_force = control.state.in_force
-    return Report((classify, escalate, parked, audits), decided, dead, spend(escalate.notes, time.time()), in_force)
+        in_force, seen = control.state.in_force, await audits_seen(connection, settings, control.state)
+    return Report(
+        (classify, escalate, parked, audits), decided, dead, spend(escalate.notes, time.time()), in_force, seen
+    )
 
 
 async def _decided(connection: Connection, topic: str) -> Recent:
@@ -123,6 +128,7 @@ def _as_json(report: Report, settings: Settings) -> dict[str, object]:
         },
         "dead_letters": dict(report.dead),
         "policy": None if report.in_force is None else _policy(report.in_force),
+        **audits_object(report.audits),
     }
 
 
@@ -163,6 +169,7 @@ def _readable(report: Report, settings: Settings) -> list[str]:
         f"spend         {hour}, {today}, ${spent.leased_usd:.4f} more leased to workers",
         f"dead letters  {dead}",
         f"policy        {_in_force(report.in_force)}",
+        *audits_lines(report.audits),
     ]
 
 

@@ -20,6 +20,8 @@ from stream_app.errors import UnreadableRecord
 from stream_app.routing.policy import Policy, check_policy
 
 IN_FORCE, CANDIDATE, WORKER, ALARM = b"in-force", b"candidate", b"worker/", b"alarm/"
+DRIFT = "drift"
+"""What of an alarm: the stream is not like the calibration sample any more."""
 Cause = Literal["promote", "rollback"]
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ class WorkerSays(msgspec.Struct, frozen=True, kw_only=True):
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     """A promise of a policy that does not hold any more, by all that was seen; it stands until another policy does.
 
-    `what` is `llm` or `human` (audits).
+    `what` is `llm` or `human` (audits), or DRIFT.
     """
 
     policy: str
@@ -86,6 +88,10 @@ class Control:
     def standing(self, policy: str | None) -> list[Alarm]:
         """The alarms of that policy."""
         return [alarm for alarm in self.alarms.values() if alarm.policy == policy]
+
+    def alarmed(self, policy: str | None) -> frozenset[tuple[str, str]]:
+        """The same, as a task and what of it."""
+        return frozenset((alarm.task, alarm.what) for alarm in self.standing(policy))
 
     def fold(self, key: bytes | None, value: bytes | None) -> None:
         """Takes a record in. Raises UnreadableRecord (`bad_control`) for one that is not ours."""

@@ -144,6 +144,21 @@ class LlmDisagreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     bound: Probability
 
 
+class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the small models made of `rows` of the sample that fitted nothing: what the stream is held against.
+
+    `labels` counts their answers, right or wrong; `confidence` those up to each of `confidence_edges`, and beyond.
+    `escalated` is None where a share is held.
+    """
+
+    rows: Annotated[int, msgspec.Meta(ge=1)]
+    labels: dict[str, Count]
+    confidence_edges: tuple[Probability, ...]
+    confidence: tuple[Count, ...]
+    escalated: Count | None
+    out_of_domain: Count
+
+
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One task: its labels in the models' order, its tiers, and what they promise.
 
@@ -170,6 +185,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     votes: VoteRule | None = None
     share: ShareHeld | None = None
     llm_disagreement: LlmDisagreement | None = None
+    traffic: Traffic | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -220,18 +236,34 @@ def _check_task(task: TaskPolicy, where: str) -> None:
             raise SettingsError(f"{where}: the isotonic knots do not rise")
         if not any(member.weight > 0 for member in tier.members):
             raise SettingsError(f"{where}: no member of a tier has a weight above 0")
-    if any(label not in task.labels for tier in task.tiers for label in tier.label_thresholds):
-        raise SettingsError(f"{where}: a label threshold names no label of the task")
-    if any(tier.threshold is None and tier.label_thresholds for tier in task.tiers):
-        raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
+    _check_label_thresholds(task, where)
     if task.share is not None:
         _check_share(task.share, task.tiers[0], where)
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
+    if task.traffic is not None:
+        _check_traffic(task.traffic, task.labels, where)
     if task.votes is not None:
         _check_votes(task.votes, len(task.labels), where)
     if task.certificate is None and not task.costs and any(tier.threshold is not None for tier in task.tiers):
         raise SettingsError(f"{where}: a threshold without a certificate")
+
+
+def _check_label_thresholds(task: TaskPolicy, where: str) -> None:
+    """Of labels that there are, and of tiers that accept."""
+    if any(label not in task.labels for tier in task.tiers for label in tier.label_thresholds):
+        raise SettingsError(f"{where}: a label threshold names no label of the task")
+    if any(tier.threshold is None and tier.label_thresholds for tier in task.tiers):
+        raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
+
+
+def _check_traffic(traffic: Traffic, labels: tuple[str, ...], where: str) -> None:
+    """Each row is counted once for its label and once for its confidence."""
+    edges, counts = traffic.confidence_edges, traffic.confidence
+    if list(edges) != sorted(set(edges)) or len(counts) != len(edges) + 1 or set(traffic.labels) != set(labels):
+        raise SettingsError(f"{where}: its traffic counts other labels or confidences than it names")
+    if not sum(counts) == sum(traffic.labels.values()) == traffic.rows:
+        raise SettingsError(f"{where}: its traffic does not count every row")
 
 
 def _check_votes(rule: VoteRule, labels: int, where: str) -> None:

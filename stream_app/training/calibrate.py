@@ -27,6 +27,7 @@ from stream_app.training.promised import certificate
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
 from stream_app.training.scoring import Progress, route_scored, score
 from stream_app.training.task_policy import measured, sample_of, tier_policy
+from stream_app.training.traffic import traffic_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,12 @@ def calibrate_task(
         gain_llm=terms.llms[0] if cutting.apart else None,
         votes=cutting.votes,
         llm_disagreement=llm_disagreement(*fresh, labels, terms.llms[0], terms.delta) if terms.llms else None,
+        traffic=traffic_of(
+            _routed(fitted, tiers, scores, parts.calibration)[1],
+            fresh[1],
+            labels,
+            held=task.escalate_max is not None,
+        ),
         share=held_share(task.escalate_max, cutting.cut, fitted.judged, fitted.inside, parts.calibration),
     )
     return Calibrated(made, test, routed, Evidence.of(fitted, cutting, tiers, scores, terms.delta))

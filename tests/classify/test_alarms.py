@@ -16,7 +16,7 @@ from stream_app.events import Answer, Audit, Source
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.control_log import ControlVoice
 from stream_app.routing.control import IN_FORCE, InForce, encoded
-from stream_app.routing.policy import LlmDisagreement, dump_policy
+from stream_app.routing.policy import LlmDisagreement, Traffic, dump_policy
 from stream_app.telemetry import Metrics
 from tests.classify.lanes import caught_up, pipeline
 from tests.classify.policies import scripted_policy
@@ -25,10 +25,10 @@ from tests.kafka.reading import produce, read_all
 TASKS = [{"name": "sentiment", "tiers": ["scripted"], "target_error": 0.05}]
 
 
-def policy(number: int = 1, bound: float = 0.05):
+def policy(number: int = 1, bound: float = 0.05, traffic: Traffic | None = None):
     made = scripted_policy(number=number)
     known = LlmDisagreement(llm="some", accepted=500, disagreed=10, bound=bound)
-    task = msgspec.structs.replace(made.tasks["sentiment"], llm_disagreement=known)
+    task = msgspec.structs.replace(made.tasks["sentiment"], llm_disagreement=known, traffic=traffic)
     return msgspec.structs.replace(made, tasks={"sentiment": task})
 
 
@@ -48,9 +48,9 @@ def results(count: int, *, lost: bool, ref: str = "scripted@1") -> list[bytes]:
 def made(stack, make_topic, unique_name, tmp_path):
     """Settings for an action on alarm, with the policy in a file."""
 
-    def one(on_alarm: str):
+    def one(on_alarm: str, traffic: Traffic | None = None):
         file = tmp_path / "policy.json"
-        file.write_bytes(dump_policy(policy()))
+        file.write_bytes(dump_policy(policy(traffic=traffic)))
         audit = {"on_alarm": on_alarm, "share": 0.1}
         return pipeline(stack, make_topic, unique_name, tasks=TASKS, policy={"file": file}, audit=audit, partitions=2)
 
@@ -150,3 +150,31 @@ async def test_agreement_raises_no_alarm(stack, made):
                 await asyncio.sleep(0.1)
         assert len(await decided(stack, settings, task, events(0.97))) == 20
     assert await alarms([metrics]) == [0.0]
+
+
+async def test_a_stream_that_shifted_is_uncertified_by_every_worker(stack, made):
+    """Most answers were negative in the sample, and most are positive now: said on decisions, and no more is done."""
+    sample = Traffic(
+        rows=2_000,
+        labels={"negative": 1_600, "positive": 400},
+        confidence_edges=(0.9,),
+        confidence=(0, 2_000),
+        escalated=0,
+        out_of_domain=0,
+    )
+    settings, metrics = made("llm_only", sample), [Metrics(), Metrics()]
+    as_before = [
+        json.dumps({"id": f"b-{n}", "text": f"it is p={0.97 if n % 5 == 0 else 0.03}"}).encode() for n in range(6_000)
+    ]
+    async with AsyncExitStack() as lanes:
+        tasks = [await lanes.enter_async_context(worker(settings, one)) for one in metrics]
+        finals = await decided(stack, settings, tasks[0], as_before)
+        assert {one["certified"] for one in finals} == {True}
+        await decided(stack, settings, tasks[0], events(0.97, 6_000))
+        await asyncio.sleep(4.0)  # a second to say it, and it goes round by the control topic
+        finals = await decided(stack, settings, tasks[0], as_before[:200])
+        assert len(finals) == 200
+        reasons = {(one["certified"], one["answers"]["sentiment"]["uncertified_reason"]) for one in finals}
+        assert reasons == {(False, "shift")}
+    labels = {"task": "sentiment", "what": "prevalence"}
+    assert 1.0 in [one.registry.get_sample_value("shunt_drifted", labels) for one in metrics]

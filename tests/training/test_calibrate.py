@@ -486,3 +486,33 @@ def test_a_share_needs_a_policy_that_was_made_for_it():
         task_routers([SHARED], SERVED, target)
     with pytest.raises(SettingsError, match="too few to find the cut that escalates"):
         calibrate_task(Task(name="sentiment", tiers=SHARED.tiers, escalate_max=0.0005), files, SERVED, scores, TERMS)
+
+
+def test_the_policy_knows_what_its_sample_was_like():
+    """What audits and drift are held against: counted on the rows that fitted nothing, as the worker routes them."""
+    file, scores = made_up(4_000, 21)
+    made = calibrate_task(TASK, [file], SERVED, scores, replace(TERMS, llms=("big",)))
+    parts = split(file.rows)
+    places = np.concatenate([parts.certification, parts.test])
+    policy = Policy(name="p", version=1, made_at="", tasks={"sentiment": made.task})
+    (router,) = task_routers([TASK], SERVED, policy)
+    rows = [file.rows[int(place)] for place in places]
+    routed = route_scored(router, [row.text for row in rows], {name: of.rows(places) for name, of in scores.items()})
+    traffic, known = made.task.traffic, made.task.llm_disagreement
+    assert traffic.rows == len(rows) == sum(traffic.confidence) == sum(traffic.labels.values())
+    assert traffic.labels == dict(Counter(LABELS[label] for label in routed.label.tolist()))
+    assert traffic.escalated == int((~routed.accepted).sum())
+    assert traffic.out_of_domain == int((routed.route == Route.OUT_OF_DOMAIN).sum())
+    assert max(traffic.confidence) < 0.35 * traffic.rows, "fifths of the fitted rows are about fifths of these"
+    taken = [
+        (row.answer_of("big"), LABELS[label])
+        for row, label, accepted in zip(rows, routed.label, routed.accepted, strict=True)
+        if accepted
+    ]
+    assert known.accepted == len(taken)
+    assert known.disagreed == sum(said != label for said, label in taken)
+    assert known.disagreed / known.accepted < known.bound < 0.2
+    assert load_policy(dump_policy(policy)) == policy
+    alone = calibrate_task(TASK, [file], SERVED, scores, TERMS).task
+    assert alone.llm_disagreement is None
+    assert alone.traffic is not None
