@@ -208,6 +208,8 @@ class Shadow:
 
     def _fold(self, record: Outgoing, names: TopicNames) -> None:
         report = self.report
+        if record.topic == names.audits:
+            return  # beside its event's decision or escalation, which is counted
         if record.topic == names.dlq:
             report.dead[decode_dead_letter(record.headers).cause.name] += 1
         elif record.topic == names.escalations:
