@@ -444,7 +444,7 @@ def _of_sentences(grams: Any, hits: int, sums: Any, ends: Any, sentences: int, k
         ends[sentence] = last
     for column in range(sums.shape[1]):
         highest, lowest = np.float32(-np.inf), np.float32(np.inf)
-        total, squares, squashed, squashed_more = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        total, squares, squashed, squashed_more = 0.0, 0.0, np.float32(0), np.float32(0)
         score, before, start = np.float32(0), np.float32(0), 0
         for sentence in range(sentences):
             before, end = score, ends[sentence]
@@ -454,7 +454,7 @@ def _of_sentences(grams: Any, hits: int, sums: Any, ends: Any, sentences: int, k
             start = end
             highest, lowest = max(highest, score), min(lowest, score)
             total += score
-            squares += score * score
+            squares += np.float64(score) * score
             size = abs(score)
             squashed += score * SQUASH_STEPS / (SQUASH_STEPS + size)
             squashed_more += score * SQUASH_STEPS / (SQUASH_STEPS + 2 * size)
