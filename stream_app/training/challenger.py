@@ -48,7 +48,7 @@ def make_challenger(
     given = gated.curriculum
     _check(given, folder)
     base_texts = [row.text for row in given.base]
-    recipe = replace(recipe_for(base_texts, given.gold(()).kind), seed=seed)
+    recipe = replace(recipe_for(base_texts, given.gold(())), seed=seed)
     work, goes_on = open_work(folder.parent / f".{folder.name}.distilling", fingerprint(_parts(given, recipe)))
     if goes_on:
         progress("going on where the last run stood", 0.0)

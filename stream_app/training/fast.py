@@ -17,7 +17,7 @@ from stream_app.training.corpus import Characters, Corpus
 from stream_app.training.gold import Gold
 from stream_app.training.layer import MEASURED_TOLERANCE, SERVED_TOLERANCE, Layer, fit_layer
 from stream_app.training.recipe import Recipe
-from stream_app.training.table import Floats, Packed, Places, Question, ask, fit_table, pack
+from stream_app.training.table import Floats, Packed, Places, Questions, ask, fit_table, pack
 from stream_app.training.work import Work
 
 Progress = Callable[[str, float], None]
@@ -47,7 +47,7 @@ class FastModel:
 
     def answers(self, texts: Sequence[str]) -> Floats:
         """Probabilities of new texts [texts, labels], by the code that serves the model."""
-        scores = self.table.scores(texts, with_characters=self.recipe.with_characters)
+        scores = self.table.scores(texts, self.recipe)
         labels = self.table.steps.size - self.layer.gate.shape[0]
         return self.layer.probabilities(scores[:, :, :labels].reshape(len(texts), -1), scores[:, 0, labels:])
 
@@ -98,7 +98,7 @@ class _Rows:
     recipe: Recipe
     trust: Trust
     corpus: Corpus
-    questions: Sequence[Question]
+    questions: Questions
     work: Work
     steps: _Steps
 
@@ -122,9 +122,9 @@ def fit(
     """
     progress("reading n-grams", 0.0)
     corpus = Characters().corpus(texts, with_characters=recipe.with_characters)
-    steps = _Steps(progress, 1 + recipe.folds * (1 + sum(curve_shares)))
     trust = trust or Trust.whole(len(texts))
-    questions = ask(gold, domains, trust.weights)
+    questions = ask(gold, domains, trust.weights, with_parts=recipe.with_parts)
+    steps = _Steps(progress, 1 + recipe.folds * (1 + sum(curve_shares)))
     run = _Rows(texts, gold, groups, domains, recipe, trust, corpus, questions, work, steps)
     folds = _folds(run)
     scores = _cross_scores(run, folds, 1.0, "cross-fitting")
@@ -157,9 +157,8 @@ def _cross_scores(run: _Rows, folds: Sequence[_Fold], share: float, doing: str) 
 
     def scores(number: int, fold: _Fold) -> Floats:
         kept = run.work.part(f"{share:g}-fold-{number}")
-        part = Corpus(run.corpus.matrix[fold.seen], run.corpus.features)
-        table = pack(fit_table(part, [each.of(fold.seen) for each in run.questions], run.recipe, kept))
-        return table.scores(_chosen(run.texts, fold.unseen), with_characters=run.recipe.with_characters)
+        table = pack(fit_table(run.corpus.rows(fold.seen), run.questions.of(fold.seen), run.recipe, kept))
+        return table.scores(run.corpus.rows(fold.unseen).texts, run.recipe)
 
     parts = list[Floats]()
     for number, fold in enumerate(folds):
@@ -207,10 +206,5 @@ def _layer(run: _Rows, scores: Floats, rows: Places, tolerance: float) -> Layer:
 
 def _layer_scores(run: _Rows, scores: Floats) -> tuple[Floats, Floats]:
     """The labels' scores [rows, segments x columns], and the gate's [rows, gate columns]."""
-    labels = sum(not question.gate for question in run.questions)
+    labels = sum(not question.gate for question in run.questions.columns)
     return scores[:, :, :labels].reshape(len(scores), -1), scores[:, 0, labels:]
-
-
-def _chosen(texts: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
-    numbers: list[int] = rows.tolist()
-    return [texts[number] for number in numbers]

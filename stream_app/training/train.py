@@ -137,7 +137,7 @@ def train_rows(
         gold_of(rows, gold.labels)
     if model == "minilm":
         _require_packages()
-    recipe = replace(recipe_for(data.texts, gold.kind) if model == "fast" else minilm.Recipe(), seed=seed)
+    recipe = replace(recipe_for(data.texts, gold) if model == "fast" else minilm.Recipe(), seed=seed)
     work, goes_on = open_work(folder.parent / f".{folder.name}.training", fingerprint(_parts(data, gold, recipe)))
     if goes_on:
         progress("going on where the last run stood", 0.0)

@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.training.corpus import Characters, Part
 from stream_app.training.templates.fast import scoring
 
 MASK = (1 << 64) - 1
@@ -149,8 +151,8 @@ def test_crowded_table_grows_until_a_search_is_exact() -> None:
     assert keys[scoring.slot_of(keys, 5_000_000, shift)] == 0
 
 
-def plain_scores(text: str, weights: dict[int, int], but: int) -> list[float]:
-    """The scores by the definition: sums over n-grams by the token they end at, each over its own norm."""
+def plain_grams(text: str) -> tuple[list[tuple[int, int]], list[int]]:
+    """The features of the 1-3-grams, each with the token it ends at; and the tokens."""
     tokens = [plain_hash(token) for token, _ in plain_tokens(text)]
     grams: list[tuple[int, int]] = []
     for at, token in enumerate(tokens):
@@ -161,6 +163,32 @@ def plain_scores(text: str, weights: dict[int, int], but: int) -> list[float]:
         if at >= 2:
             before = mixed((tokens[at - 2] * 0x100000001B3 & MASK) ^ tokens[at - 1])
             grams.append((mixed((before * 0x100000001B3 & MASK) ^ token) >> 38, at))
+    return grams, tokens
+
+
+def plain_sentences(text: str, weights: dict[int, int]) -> list[float]:
+    """What is kept of the sentences' scores, by the definition; the text is not empty."""
+    grams, tokens = plain_grams(text)
+    stops = {plain_hash(stop) for stop in (".", "!", "?", "\n")}
+    numbers = [0]
+    for before, token in pairwise(tokens):
+        numbers.append(numbers[-1] + (before in stops and token not in stops))
+    found: list[list[int]] = [[] for _ in range(numbers[-1] + 1)]
+    for gram, at in grams:
+        if gram in weights:
+            found[numbers[at]].append(weights[gram])
+    scores = np.array([sum(sentence) / (len(sentence) + 1) ** 0.5 for sentence in found])
+    squashed = scores / (1 + abs(scores) / 20)
+    return [
+        *(scores.max(), scores.min(), scores.mean(), scores.std()),
+        *(squashed.mean(), squashed.sum() / len(scores) ** 0.5, (scores / (1 + abs(scores) / 10)).mean()),
+        *(scores[0], scores[-1], scores[-2] if len(scores) > 1 else 0.0),
+    ]
+
+
+def plain_scores(text: str, weights: dict[int, int], but: int) -> list[float]:
+    """The scores by the definition: sums over n-grams by the token they end at, each over its own norm."""
+    grams, tokens = plain_grams(text)
     count = len(tokens)
     last_but = max((at for at, token in enumerate(tokens) if token == but), default=count)
     inside = [lambda at, quarter=quarter: at * 4 // count == quarter for quarter in range(4)] + [
@@ -176,20 +204,49 @@ def plain_scores(text: str, weights: dict[int, int], but: int) -> list[float]:
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(st.sampled_from(["good", "bad", "but", "not", "very", "film", ",", "7/10"]), max_size=120))
+@given(
+    st.lists(
+        st.sampled_from(["good", "bad", "but", "not", "very", "film", ",", "7/10", ".", "!?", "<br />"]), max_size=120
+    )
+)
 def test_scores_agree_with_their_definition(words: list[str]) -> None:
-    """Sieve, table, stamps and running sums give what the definition of each part's score gives."""
+    """Sieve, table, stamps and running sums give what the definition of each part's and sentence's score gives."""
     text = " ".join(words)
-    sample = "good but bad not very good , film 7/10 bad film but not bad"
-    grams, _ = scoring.distinct_features(*scoring.joined([sample.encode()]), *TABLES, False)
+    sample = "good but bad not very good . film 7/10 bad film ! but not bad . good <br />"
+    grams, _ = scoring.distinct_features(*scoring.joined([sample.encode()]), *TABLES, False, 0, 4)
     weights = {int(gram): place % 255 - 127 for place, gram in enumerate(sorted(grams.tolist()))}
     learned = scoring.table(
         np.array(sorted(weights), np.int32), np.array([[weights[gram]] for gram in sorted(weights)], np.int8)
     )
     none = scoring.table(np.zeros(0, np.int32), np.zeros(0, np.uint8))
-    parts, _ = scoring.FastText(learned, none, with_characters=False).scores([b"a", text.encode(), b""])
-    assert parts[1, :, 0] == pytest.approx(plain_scores(text, weights, plain_hash("but")), rel=1e-5, abs=1e-5)
+    served = scoring.FastText(learned, none, with_characters=False, with_sentences=True)
+    parts, _ = served.scores([b"a", text.encode(), b""])
+    expected = plain_scores(text, weights, plain_hash("but"))
+    assert parts[1, : len(scoring.SEGMENTS), 0] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    if words:
+        of_sentences = plain_sentences(text, weights)
+        assert parts[1, len(scoring.SEGMENTS) :, 0] == pytest.approx(of_sentences, rel=1e-4, abs=1e-3)
     assert not parts[2].any()
+    plain = scoring.FastText(learned, none, with_characters=False, with_sentences=False)
+    assert np.array_equal(plain.scores([text.encode()])[0][0], parts[1, : len(scoring.SEGMENTS)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from(["good", "bad", "not", "film", "."]), max_size=200), st.sampled_from(list(Part)))
+def test_parts_of_a_text_are_its_quarters(words: list[str], part: Part) -> None:
+    """A table is learned from the n-grams that end in a part; an opening or an ending is 40 tokens at least."""
+    text = " ".join(words)
+    corpus = Characters().corpus(["good film . bad film . not good film", text], with_characters=False)
+    grams, tokens = plain_grams(text)
+    count = len(tokens)
+    for span, (first, last) in enumerate(part.value):
+        start, stop = (-(-quarter * count // 4) for quarter in (first, last))
+        start = min(start, max(0, count - 40)) if part is Part.ENDING else start
+        stop = max(stop, min(count, 40)) if part is Part.OPENING else stop
+        expected = {gram for gram, at in grams if start <= at < stop}
+        row = corpus.of(part)[[2 * span + 1]]
+        assert set(corpus.features[row.indices].tolist()) == expected
+        assert (row.data == 1).all()
 
 
 def test_every_letter_case_form_and_script_has_a_kind() -> None:

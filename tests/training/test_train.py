@@ -143,6 +143,7 @@ def test_three_labels(tmp_path: Path) -> None:
     assert answers.labels == ("bad", "good", "so_so")
     assert answers.probabilities.shape == (60, 3)
     assert answers.accuracy(rows) > 0.9
+    assert "* with_parts: False" in (made.folder / "MODEL_CARD.md").read_text()
     assert "dims: [ 3 ]" in (made.folder / "config.pbtxt").read_text()
 
 
@@ -153,6 +154,26 @@ def test_long_texts_are_learned_by_their_words(tmp_path: Path) -> None:
     with np.load(made.folder / "1" / "weights.npz") as weights:
         assert not weights["with_characters"]
     assert answer_rows(made.folder, rows).accuracy(rows) > 0.9
+
+
+def test_where_a_thing_is_said_counts(tmp_path: Path) -> None:
+    """Reviews that all say both, and mean what they say last: weights are learned from endings too."""
+    chosen = random.Random(6)
+
+    def rows(count: int) -> list[LabelledRow]:
+        found = list[LabelledRow]()
+        for at in range(count):
+            label = ("bad", "good")[at % 2]
+            first, last = ("great", "awful") if label == "bad" else ("awful", "great")
+            filler = [" ".join(chosen.choices(THINGS, k=50)) for _ in range(2)]
+            found.append(LabelledRow(str(at), f"{filler[0]} . {first} , {filler[1]} . {last} lamp .", label))
+        return found
+
+    data = TrainingSet(rows(240), ["written here"])
+    made = train_rows(data, task="verdict", folder=tmp_path / "verdict", validation={}, curve=False)
+    unseen = rows(100)
+    assert answer_rows(made.folder, unseen).accuracy(unseen) > 0.95
+    assert "* with_parts: True" in (made.folder / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize(

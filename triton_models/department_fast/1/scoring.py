@@ -7,7 +7,8 @@ of digits, a line-break tag, one ideograph, or one other visible character. Byte
 count as U+FFFD, one each. Features are word 1-3-grams (and, where asked, the 3-5-grams of a word's
 characters), hashed to FEATURE_BITS. A text's score is the sum of its distinct known features'
 weights over sqrt(count + 1), as in NB-SVM (Wang and Manning, 2012) with one common norm; the same is
-taken over parts of the text, and a small linear layer turns the scores into log-odds.
+taken over parts of the text and, where asked, over its sentences, of which what matters in sum is kept;
+a small linear layer turns the scores into log-odds.
 """
 
 import hashlib
@@ -42,6 +43,18 @@ SEGMENTS = ("whole", "first", "second", "third", "fourth", "opening", "ending", 
 """The parts of a text that are scored: all of it, its quarters, its first and last EDGE_TOKENS
 tokens, and what follows the last "but"."""
 EDGE_TOKENS = 40
+
+SENTENCES = (
+    *("highest", "lowest", "mean", "deviation", "squashed", "squashed_sum", "squashed_more"),
+    *("first", "last", "last_but_one"),
+)
+"""What is kept of the scores of a text's sentences, of which each ends with a run of `.`, `!`, `?` and line breaks.
+
+`squashed` is the mean of the scores, each squashed to less than SQUASH_STEPS either way; `squashed_sum` is their sum
+over the root of their number; `squashed_more` the mean at half of SQUASH_STEPS."""
+SQUASH_STEPS = np.float32(20)
+"""About a standard deviation of a sentence's score, in steps of int8 weights: one sentence is not to outvote ten."""
+_SEGMENTS, _SENTENCES = len(SEGMENTS), len(SENTENCES)
 
 
 def character_tables() -> tuple[Any, Any]:
@@ -255,8 +268,24 @@ def _character_grams(text: Any, start: int, stop: int, kinds: Any, folds: Any, f
 
 
 @njit(cache=True)
-def distinct_features(text: Any, offsets: Any, kinds: Any, folds: Any, with_characters: bool) -> tuple[Any, Any]:
-    """For training: each text's distinct features, sorted, as (indices, row pointers)."""
+def _span(count: int, first_quarter: int, last_quarter: int) -> tuple[int, int]:
+    """Where these quarters of a text's tokens start and stop; a single one at an end has EDGE_TOKENS at least."""
+    start, stop = (first_quarter * count + 3) // 4, (last_quarter * count + 3) // 4
+    if last_quarter - first_quarter == 1:
+        if first_quarter == 0:
+            stop = max(stop, min(count, EDGE_TOKENS))
+        if last_quarter == 4:
+            start = min(start, max(0, count - EDGE_TOKENS))
+    return start, stop
+
+
+@njit(cache=True)
+def distinct_features(
+    text: Any, offsets: Any, kinds: Any, folds: Any, with_characters: bool, first_quarter: int, last_quarter: int
+) -> tuple[Any, Any]:
+    """For training: the distinct features of these quarters of each text (0, 4: all), sorted, as (indices, row
+    pointers). An n-gram is in the quarter where it ends; characters are those of the whole text.
+    """
     rows = offsets.size - 1
     longest = 0
     for row in range(rows):
@@ -272,6 +301,10 @@ def distinct_features(text: Any, offsets: Any, kinds: Any, folds: Any, with_char
         made = _word_grams(tokens, count, scratch)
         if with_characters:
             made = _character_grams(text, offsets[row], offsets[row + 1], kinds, folds, scratch, made)
+        if last_quarter - first_quarter < 4:
+            start, stop = _span(count, first_quarter, last_quarter)
+            first, made = _first_gram(start), _first_gram(stop) - _first_gram(start)
+            scratch[:made] = scratch[first : first + made].copy()
         if used + made > found.size:
             grown = np.empty(2 * found.size + made, np.int32)
             grown[:used] = found[:used]
@@ -383,14 +416,73 @@ def _hits_before(grams: Any, hits: int, end: int) -> int:
 
 
 @njit(cache=True)
+def _sentence_ends(tokens: Any, count: int, made: int, stops: Any, ends: Any) -> int:
+    """Write where each sentence ends, counted in n-grams; their number."""
+    found = 0
+    stopped = False
+    for at in range(count):
+        token = tokens[at]
+        if token == stops[0] or token == stops[1] or token == stops[2] or token == stops[3]:
+            stopped = True
+        elif stopped:
+            ends[found] = _first_gram(at)
+            found += 1
+            stopped = False
+    if count > 0:
+        ends[found] = made
+        found += 1
+    return found
+
+
+@njit(cache=True)
+def _of_sentences(grams: Any, hits: int, sums: Any, ends: Any, sentences: int, kept: Any) -> None:
+    """Write the SENTENCES of each column into `kept`, shape [len(SENTENCES), columns]; `ends` then counts hits."""
+    last = 0
+    for sentence in range(sentences):
+        while last < hits and grams[last] < ends[sentence]:
+            last += 1
+        ends[sentence] = last
+    for column in range(sums.shape[1]):
+        highest, lowest = np.float32(-np.inf), np.float32(np.inf)
+        total, squares, squashed, squashed_more = 0.0, 0.0, np.float32(0), np.float32(0)
+        score, before, start = np.float32(0), np.float32(0), 0
+        for sentence in range(sentences):
+            before, end = score, ends[sentence]
+            score = np.float32(sums[end, column] - sums[start, column]) / np.sqrt(np.float32(end - start + 1))
+            if sentence == 0:
+                kept[7, column] = score
+            start = end
+            highest, lowest = max(highest, score), min(lowest, score)
+            total += score
+            squares += np.float64(score) * score
+            size = abs(score)
+            squashed += score * SQUASH_STEPS / (SQUASH_STEPS + size)
+            squashed_more += score * SQUASH_STEPS / (SQUASH_STEPS + 2 * size)
+        mean = total / sentences
+        kept[0, column], kept[1, column], kept[2, column] = highest, lowest, mean
+        kept[3, column] = np.sqrt(max(0.0, squares / sentences - mean * mean))
+        kept[4, column], kept[5, column] = squashed / sentences, squashed / np.sqrt(np.float32(sentences))
+        kept[6, column] = squashed_more / sentences
+        kept[8, column], kept[9, column] = score, before
+
+
+@njit(cache=True)
 def scores(  # noqa: C901, PLR0915 - the compiled loop: its parts that could be named are functions
-    text: Any, offsets: Any, characters: Any, learned: Any, words: Any, but: Any, with_characters: bool
+    text: Any,
+    offsets: Any,
+    characters: Any,
+    learned: Any,
+    words: Any,
+    marks: Any,
+    with_characters: bool,
+    with_sentences: bool,
 ) -> Any:
     """Each text's scores, shape [texts, segments, columns of weights], and its known share.
 
     `characters` are the character tables; `learned` is a table's filter, keys and weights by slot (int8; what a
     step is worth is in the linear layer); `words` likewise with a class by slot: 0 unknown, 1 known, 2 shared with
-    other languages; `but` is the token after which the last segment starts.
+    other languages; `marks` are the tokens that cut a text: the one after which the last segment starts, then those
+    that end a sentence. `with_sentences` adds the SENTENCES after the SEGMENTS.
     """
     kinds, folds = characters
     sieve, keys, weights = learned
@@ -407,16 +499,19 @@ def scores(  # noqa: C901, PLR0915 - the compiled loop: its parts that could be 
     grams = np.empty(grams_max, np.int32)
     sums = np.empty((grams_max, columns), np.int32)
     sums[0] = 0
+    whole = np.empty(columns, np.int32)
     stamps = np.zeros(keys.size, np.uint8)
     ends = np.zeros((8, 2), np.int64)
-    result = np.zeros((rows, 8, columns), np.float32)
+    sentence_ends = np.empty(longest + 2, np.int64)
+    result = np.zeros((rows, _SEGMENTS + _SENTENCES * with_sentences, columns), np.float32)
     known = np.zeros(rows, np.float32)
     for row in range(rows):
         start, stop = offsets[row], offsets[row + 1]
         count = tokens_of(text, start, stop, kinds, folds, tokens, is_word)
         known[row] = _known_share(tokens, is_word, count, word_keys, word_classes, word_shift)
         made = _word_grams(tokens, count, features)
-        _segment_ends(tokens, count, made, but, ends)
+        _segment_ends(tokens, count, made, marks[0], ends)
+        sentences = _sentence_ends(tokens, count, made, marks[1:], sentence_ends) if with_sentences else 0
         if with_characters:
             made = _character_grams(text, start, stop, kinds, folds, features, made)
         candidates = 0  # written always and kept by adding 0 or 1: a branch here would be mispredicted
@@ -428,27 +523,30 @@ def scores(  # noqa: C901, PLR0915 - the compiled loop: its parts that could be 
         if stamp == 1:
             stamps[:] = 0
         hits, distinct = 0, 0
+        whole[:] = 0
         for candidate in range(candidates):
             slot = slot_of(keys, np.int64(features[grams[candidate]]), shift)
             if keys[slot] == 0:
                 continue
             grams[hits] = grams[candidate]
-            fresh = stamps[slot] != stamp
+            fresh = np.int32(stamps[slot] != stamp)
             stamps[slot] = stamp
             distinct += fresh
             for column in range(columns):
                 weight = np.int32(weights[slot, column])
                 sums[hits + 1, column] = sums[hits, column] + weight
-                result[row, 0, column] += weight * fresh
+                whole[column] += weight * fresh
             hits += 1
-        result[row, 0] /= np.sqrt(np.float32(distinct + 1))
+        result[row, 0] = whole / np.sqrt(np.float32(distinct + 1))
         for segment in range(1, 8):
             first = _hits_before(grams, hits, ends[segment, 0])
             last = _hits_before(grams, hits, ends[segment, 1])
-            norm = np.sqrt(np.float32(max(0, last - first) + 1))
-            for column in range(columns):
-                if last > first:
-                    result[row, segment, column] = (sums[last, column] - sums[first, column]) / norm
+            norm = 1 / np.sqrt(np.float32(last - first + 1))
+            if last > first:
+                for column in range(columns):
+                    result[row, segment, column] = (sums[last, column] - sums[first, column]) * norm
+        if sentences > 0:
+            _of_sentences(grams, hits, sums, sentence_ends, sentences, result[row, _SEGMENTS:])
     return result, known
 
 
@@ -494,16 +592,16 @@ class WeightsMismatchError(RuntimeError):
 class FastText:
     """The compiled loop with its tables: texts in, scores of their parts and known shares out."""
 
-    def __init__(self, learned: Any, words: Any, with_characters: bool) -> None:
+    def __init__(self, learned: Any, words: Any, *, with_characters: bool, with_sentences: bool) -> None:
         """`learned` and `words` come from `table`."""
         self._characters = character_tables()
-        self._learned, self._words, self._with_characters = learned, words, with_characters
-        self._but = self._token(b"but")
+        self._tables = self._characters, learned, words
+        self._marks = np.array([self._token(mark) for mark in (b"but", b".", b"!", b"?", b"<br>")])
+        self._asked = with_characters, with_sentences
 
     def scores(self, texts: list[bytes]) -> tuple[Any, Any]:
         """The scores of each text's parts, [texts, segments, columns], and known shares [texts]."""
-        tables = self._characters, self._learned, self._words
-        return scores(*joined(texts), *tables, self._but, self._with_characters)
+        return scores(*joined(texts), *self._tables, self._marks, *self._asked)
 
     def _token(self, word: bytes) -> Any:
         tokens, is_word = np.empty(len(word) + 1, np.uint64), np.empty(len(word) + 1, np.bool_)
@@ -528,10 +626,12 @@ class Scorer:
             raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
         with np.load(folder / self.FILES[0]) as weights:
             self._layer = tuple(weights[name] for name in ("experts", "expert_bias", "gate", "gate_bias"))
+            labels = weights["weights"].shape[1] - self._layer[2].shape[0]
             self._text = FastText(
                 table(weights["features"], weights["weights"]),
                 table(weights["words"], weights["word_classes"]),
-                bool(weights["with_characters"]),
+                with_characters=bool(weights["with_characters"]),
+                with_sentences=self._layer[0].shape[1] > len(SEGMENTS) * labels,
             )
         self.answer([b"ready", b"\xff"])
 
