@@ -37,8 +37,13 @@ class Draw:
     _kept: dict[str, Drawn] = field(default_factory=dict[str, Drawn])
 
     def offer(self, text_hash: str, drawn: Drawn, uncertainty: float = 0.0) -> None:
-        """One more event; the more uncertain stand first, those of equal uncertainty in the order of their ranks."""
-        if text_hash in self._kept:
+        """One more event; the more uncertain stand first, those of equal uncertainty in the order of their ranks.
+
+        Of copies the one that stands first in the topic is kept.
+        """
+        if (old := self._kept.get(text_hash)) is not None:
+            if _place(drawn) < _place(old) and drawn.small == old.small:
+                self._kept[text_hash] = drawn
             return
         entry = (uncertainty, -self._rank(text_hash), text_hash)
         if len(self._heap) < self.count:
@@ -57,3 +62,7 @@ class Draw:
     def _rank(self, text_hash: str) -> int:
         key = self.seed.to_bytes(16, "big", signed=True)
         return int.from_bytes(hashlib.blake2b(text_hash.encode(), key=key, digest_size=8).digest())
+
+
+def _place(drawn: Drawn) -> tuple[int, int]:
+    return drawn.event.source.partition, drawn.event.source.offset
