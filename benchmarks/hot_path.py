@@ -52,11 +52,8 @@ async def fill(bootstrap: str, topic: str, records: int) -> None:
     """Creates the topics and writes the input."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    names = [
-        topic,
-        *(f"{topic}-{use}" for use in ("decisions", "escalations", "dlq", "parked", "review")),
-        *(f"{topic}-{use}" for use in ("feedback", "audits", "bare")),
-    ]
+    planned = Kafka(input_topic=topic).names.model_dump(exclude={"control", "audit_results"}).values()
+    names = [*planned, f"{topic}-bare"]
     compact = NewTopic(f"{topic}-control", 1, 1, topic_configs={"cleanup.policy": "compact"})
     results = NewTopic(f"{topic}-audit-results", 1, 1)
     await admin.create_topics([*(NewTopic(name, PARTITIONS, 1) for name in names), results, compact])

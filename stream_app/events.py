@@ -241,6 +241,22 @@ class Feedback:
     at_ms: int
 
 
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """A person's word on one task of a decided record (`ref`: its source).
+
+    `partition` and `offset` are the place of the newest decision of that record, and `read_to` how far the decisions
+    of that partition had been read for it: up to there nothing newer stands.
+    """
+
+    ref: str
+    task: str
+    label: str
+    partition: int
+    offset: int
+    read_to: int
+    at_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Audit:
     """Accepted answers of one event that the LLM is asked about all the same, since chance would have it.

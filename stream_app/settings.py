@@ -48,6 +48,7 @@ class Topics(Section):
     parked: TopicName | None = None
     review: TopicName | None = None
     feedback: TopicName | None = None
+    verdicts: TopicName | None = None
     audits: TopicName | None = None
     audit_results: TopicName | None = None
     control: TopicName | None = None
@@ -63,6 +64,7 @@ class TopicNames(Section):
     parked: str
     review: str
     feedback: str
+    verdicts: str
     audits: str
     audit_results: str
     control: str
@@ -102,6 +104,7 @@ class Kafka(Section):
             parked=self.topics.parked or f"{self.input_topic}-parked",
             review=self.topics.review or f"{self.input_topic}-review",
             feedback=self.topics.feedback or f"{self.input_topic}-feedback",
+            verdicts=self.topics.verdicts or f"{self.input_topic}-verdicts",
             audits=self.topics.audits or f"{self.input_topic}-audits",
             audit_results=self.topics.audit_results or f"{self.input_topic}-audit-results",
             control=self.topics.control or f"{self.input_topic}-control",

@@ -144,6 +144,7 @@ class Metrics:
         self._given_up = self._count("parked_given_up", "Parked events that are not corrected.", "cause")
         self._feedback = self._count("feedback", "Labels written to the feedback topic.", "why")
         self._feedback_left_out = self._count("feedback_left_out", "Labels too large for the feedback topic.")
+        self._verdicts = self._count("verdicts", "People's verdicts, by what became of them.", "result")
         self._audits_sent = self._count("audits_sent", "Events whose accepted answers the LLM is asked about.")
         self._audited = self._count("audits", "Audited answers, by what the LLM said of them.", "task", "result")
         self._audit_risk = self._gauge("audit_risk", "Share of the policy's audits that were lost.", "task", "by")
@@ -247,6 +248,10 @@ class Metrics:
     def feedback_left_out(self, n: int = 1) -> None:
         """`n` labels were too large for the feedback topic."""
         self._feedback_left_out.inc(n)
+
+    def verdicts(self, result: str, n: int = 1) -> None:
+        """`n` verdicts of people came to this: `corrected`, `same` (it was said before), or why to nothing."""
+        self._verdicts.labels(result).inc(n)
 
     def audits_sent(self, n: int) -> None:
         """`n` events were drawn for an audit."""

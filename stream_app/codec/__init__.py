@@ -22,6 +22,14 @@ from stream_app.codec.finals import FinalEncoder, Grade, SmallAnswers
 from stream_app.codec.headers import RecordHeaders
 from stream_app.codec.parked import decode_parked, encode_parked
 from stream_app.codec.times import rfc3339, timestamp_ms
+from stream_app.codec.verdicts import (
+    decode_verdict,
+    encode_verdict,
+    parked_at,
+    verdict_of,
+    with_parked_at,
+    with_verdict,
+)
 
 __all__ = [
     "AnswerMessage",
@@ -47,14 +55,20 @@ __all__ = [
     "decode_escalation",
     "decode_feedback",
     "decode_parked",
+    "decode_verdict",
     "encode_audit",
     "encode_audit_result",
     "encode_escalation",
     "encode_feedback",
     "encode_parked",
+    "encode_verdict",
     "feedback_key",
     "llm_result",
+    "parked_at",
     "record_batch_bytes",
     "rfc3339",
     "timestamp_ms",
+    "verdict_of",
+    "with_parked_at",
+    "with_verdict",
 ]

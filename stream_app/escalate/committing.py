@@ -79,23 +79,26 @@ class Committing:
     async def _commit(self, work: PartitionWork) -> None:
         """A parked partition has no lease of its own: the escalation partition of its number pays."""
         budget = None if isinstance(work, ParkedWork) else self._admission.gate.budgets[work.number]
-        outcomes, paid = work.take_outcomes(), list(work.paid)
+        outcomes, flushes, paid = work.take_outcomes(), work.take_flushes(), list(work.paid)
         offset = work.finished.advance(work.partition.position)
         if budget is None and not outcomes and offset == work.partition.committed:
+            _tell(flushes)
             return  # nothing is new: an idle partition is handed over without a transaction
         lease = None if budget is None else budget.lease(self._wall_s(), closing=work.closing)
         authority_nusd = 0 if budget is None or lease is None else budget.authority_of(lease)
         outgoing = [record for outcome in outcomes for record in outcome.outgoing]
+        extra = work.verdicts.text() if isinstance(work, ParkedWork) else "" if lease is None else lease.text()
+        metadata = work.finished.metadata(extra)
         began_s = time.perf_counter()
         work.delivering = True
         try:
-            metadata = work.finished.metadata("" if lease is None else lease.text())
             await work.partition.deliver(outgoing, offset, metadata)
         except MembershipLost:
             self._metrics.transaction(work.lane, "fenced", time.perf_counter() - began_s)
             raise
         finally:
             work.delivering = False
+        _tell(flushes)
         for each in paid:
             del work.paid[each]
         self._metrics.transaction(work.lane, "committed", time.perf_counter() - began_s)
@@ -112,19 +115,26 @@ class Committing:
         self._metrics.feedback("escalated", sum([outcome.labels for outcome in outcomes]))
         self._metrics.feedback_left_out(sum([outcome.labels_left_out for outcome in outcomes]))
         for outcome in outcomes:
-            if outcome.gave_up is not None:
-                self._metrics.parked_given_up(outcome.gave_up)
-            elif outcome.audits:
-                for task, result in outcome.audits:
-                    self._metrics.audited(task, result)
-            elif outcome.decision is None:
-                self._metrics.dead_letters(lane, outcome.dead_cause or "unknown")
-            else:
-                self._metrics.decisions(outcome.decision.kind, outcome.decision.decided_by)
-                if outcome.decision.kind is not Kind.CORRECTION:
-                    waited_s.append(self._count_final(outcome.decision, parked=outcome.parked))
+            if outcome.verdict is not None:
+                self._metrics.verdicts(outcome.verdict)
+            if outcome.decision is None:
+                self._count_undecided(lane, outcome)
+                continue
+            self._metrics.decisions(outcome.decision.kind, outcome.decision.decided_by)
+            if outcome.decision.kind is not Kind.CORRECTION:
+                waited_s.append(self._count_final(outcome.decision, parked=outcome.parked))
         if waited_s:
             self._metrics.latencies("llm", np.asarray(waited_s, np.float64))
+
+    def _count_undecided(self, lane: Lane, outcome: Outcome) -> None:
+        """What became of a parked event, an audit or a verdict that led to no decision, or of a dead letter."""
+        if outcome.gave_up is not None:
+            self._metrics.parked_given_up(outcome.gave_up)
+        elif outcome.audits:
+            for task, result in outcome.audits:
+                self._metrics.audited(task, result)
+        elif outcome.verdict is None:
+            self._metrics.dead_letters(lane, outcome.dead_cause or "unknown")
 
     def _count_final(self, decision: Decision, *, parked: bool) -> float:
         """How long its event waited, in seconds."""
@@ -135,3 +145,9 @@ class Committing:
         if decision.degraded_reason is not None:
             self._metrics.degraded(decision.degraded_reason)
         return (decision.decided_at_ms - decision.event.source.timestamp_ms) / 1000
+
+
+def _tell(flushes: Sequence[asyncio.Future[None]]) -> None:
+    for flush in flushes:
+        if not flush.done():  # who waited may have been cancelled
+            flush.set_result(None)

@@ -14,16 +14,23 @@ from stream_app.escalate.question import Dropped, GotAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_app.codec import Codec
+    from aiokafka.structs import ConsumerRecord
+
+    from stream_app.codec import Codec, EscalatedRecord
     from stream_app.escalate.ask import Asker
     from stream_app.escalate.outbox import Outbox, Outcome
     from stream_app.escalate.parked_work import ParkedWork
     from stream_app.escalate.partition_work import Item, PartitionWork
     from stream_app.escalate.prompt import Prompter, Request
-    from stream_app.escalate.question import AskResult
+    from stream_app.escalate.question import AskResult, NoAnswer
     from stream_app.escalate.second_opinion import SecondOpinion
     from stream_app.escalate.waste import Waste
-    from stream_app.events import Escalation, Event
+    from stream_app.events import Escalation, Event, Parked
+
+    Record = ConsumerRecord[bytes | None, bytes | None]
+
+VERDICT = "verdict"
+"""Why a parked event is not corrected by the LLM: a person has decided."""
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +92,20 @@ class Handling:
         except UnreadableRecord as error:
             log.warning("the record parked at %d/%d cannot be read: %s", work.number, record.offset, error.cause)
             return self._outbox.unreadable_parked(record, error)
+        if work.verdicts.rules(event.source.ref):
+            return given_up(VERDICT)
         result = await self._asked_after_all(work.account, original.escalation, event, deadline_s)
         if isinstance(result, Dropped | UnderWay):
             return NotNow()
         self._waste.asked(work, record.offset, result)
+        if work.verdicts.rules(event.source.ref):
+            return given_up(VERDICT)
+        return self._judged(record, original, event, parked, result)
+
+    def _judged(
+        self, record: Record, original: EscalatedRecord, event: Event, parked: Parked, result: GotAnswer | NoAnswer
+    ) -> Outcome | NotNow:
+        """What the LLM's later answer comes to."""
         if isinstance(result, GotAnswer):
             at_ms = int(self._wall_s() * 1000)
             return self._outbox.corrected(record, original, event, parked, result, at_ms)

@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from stream_app.codec import Cause, cause_of, dead_letter, encode_parked, record_batch_bytes
+from stream_app.codec import (
+    Cause,
+    cause_of,
+    dead_letter,
+    encode_parked,
+    record_batch_bytes,
+    with_parked_at,
+    with_verdict,
+)
+from stream_app.escalate.by_people import overruled
 from stream_app.escalate.decide import answered, corrected, degraded
 from stream_app.escalate.labels import FeedbackRows
 from stream_app.events import Outgoing, Parked, Source
@@ -22,7 +31,8 @@ if TYPE_CHECKING:
     from stream_app.codec import Codec, EscalatedRecord
     from stream_app.errors import UnreadableRecord
     from stream_app.escalate.question import GotAnswer, NoAnswer
-    from stream_app.events import Decision, DegradedReason, Event, Headers
+    from stream_app.escalate.standing import Standing
+    from stream_app.events import Decision, DegradedReason, Event, Headers, Verdict
     from stream_app.kafka.topics import TopicFound
     from stream_app.settings import Settings
 
@@ -49,6 +59,8 @@ class Outcome:
     """The event will be asked after all: a copy waits on the parked topic."""
     gave_up: str | None = None
     """Why a parked event is not corrected: its degraded final stands."""
+    verdict: str | None = None
+    """What became of a person's verdict."""
     labels: int = 0
     """Rows for the feedback topic among `outgoing`."""
     labels_left_out: int = 0
@@ -99,12 +111,13 @@ class Outbox:
             cause = Cause(STAGE, f"llm_{none.reason}", "LlmError", none.why)
             return self._dead(record, original.headers, source, cause)
         decision = degraded(event, original.escalation, none, at_ms, self._recommend)
-        outcome = self._final(record, original, decision)
+        for_people = none.reason in FOR_PEOPLE
+        parked = None if for_people else self._park(record, original, decision, none.reason)
+        outcome = self._final(record, original, decision, None if parked is None else parked.partition)
         if outcome.decision is None:
             return outcome
-        if none.reason in FOR_PEOPLE:
+        if for_people:
             return replace(outcome, outgoing=(*outcome.outgoing, self._copy(record, original, none)))
-        parked = self._park(record, original, decision, none.reason)
         return outcome if parked is None else replace(outcome, outgoing=(*outcome.outgoing, parked), parked=True)
 
     def corrected(
@@ -113,10 +126,30 @@ class Outbox:
         """The correction of a parked event's final, where the final went, and the labels the LLM gave."""
         decision = corrected(event, original.escalation, parked, got, at_ms, self._recommend)
         value, headers = self._codec.encode_decision(decision)
+        headers = with_parked_at(headers, record.partition)
         if record_batch_bytes(record.key, value, headers) > self._decisions.message_bytes_max:
             return given_up(OUTPUT_TOO_LARGE)  # the record has its outcome already: no dead letter
         outcome = Outcome((self._decided(record, original, value, headers),), decision)
         return self._with_labels(outcome, original, got)
+
+    def overruled(self, standing: Standing, verdict: Verdict, place: str, at_ms: int) -> Outcome:
+        """The correction that a person's verdict makes of the newest decision, where that stands.
+
+        `place` is the verdict's own: the correction names it.
+        """
+        if verdict.task not in standing.decision.answers:
+            return Outcome((), None, verdict="no_such_task")
+        decision = overruled(standing.decision, verdict, at_ms, self._recommend, standing.key, standing.traceparent)
+        if decision is None:
+            return Outcome((), None, verdict="same")
+        value, headers = self._codec.encode_decision(decision)
+        headers = with_verdict(headers, place)
+        if standing.parked_at is not None:
+            headers = with_parked_at(headers, standing.parked_at)
+        if record_batch_bytes(standing.key, value, headers) > self._decisions.message_bytes_max:
+            return Outcome((), None, verdict=OUTPUT_TOO_LARGE)
+        outgoing = Outgoing(self._decisions.name, verdict.partition, standing.key, value, headers)
+        return Outcome((outgoing,), decision, verdict="corrected")
 
     def _with_labels(self, outcome: Outcome, original: EscalatedRecord, got: GotAnswer) -> Outcome:
         """The outcome and, in the same transaction, the labels given; none for what became a dead letter."""
@@ -139,8 +172,12 @@ class Outbox:
         """
         return self.unreadable(record, error) if error.cause == NOT_PARKED else given_up("unreadable")
 
-    def _final(self, record: Record, original: EscalatedRecord, decision: Decision) -> Outcome:
+    def _final(
+        self, record: Record, original: EscalatedRecord, decision: Decision, parked_at: int | None = None
+    ) -> Outcome:
         value, headers = self._codec.encode_decision(decision)
+        if parked_at is not None:
+            headers = with_parked_at(headers, parked_at)
         size_bytes = record_batch_bytes(record.key, value, headers)
         if size_bytes > self._decisions.message_bytes_max:
             topic, bytes_max = self._decisions.name, self._decisions.message_bytes_max

@@ -1,5 +1,6 @@
 """What the slow lane knows of one owned partition of the parked topic: events that were decided without the LLM.
 
+Their owner is the one writer of corrections: the LLM's later answers, and people's verdicts (`verdict_queue`).
 They wait in Kafka, a few of them here. Each is tried while the lane is free; one that could not be asked, or got no
 answer, rests here a while and is tried again, until its time is up.
 """
@@ -11,8 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_app.escalate.partition_work import SHARE_RECORDS_MIN, Item, PartitionWork, record_bytes
+from stream_app.escalate.verdict_queue import VerdictQueue
 
 if TYPE_CHECKING:
+    import asyncio
+
     from stream_app.telemetry import Lane
 
 WAITING_RECORDS_MAX = 200
@@ -88,6 +92,10 @@ class ParkedWork(PartitionWork):
     resting_bytes: int = 0
     tries: dict[int, int] = field(default_factory=dict[int, int])
     """Calls made in vain, by offset."""
+    verdicts: VerdictQueue = field(default_factory=lambda: VerdictQueue(known=True))
+    """People's verdicts of this number: the same owner, in the same transactions."""
+    judging: asyncio.Task[None] | None = None
+    """Works the verdicts off."""
 
     @property
     def lane(self) -> Lane:
@@ -116,7 +124,7 @@ class ParkedWork(PartitionWork):
 
     def next_due(self, now_s: float) -> Item | None:
         """The next event to try: one that has rested, else one that came. None where none may be tried now."""
-        if self.closing:
+        if self.closing or not self.verdicts.known:
             return None
         if not self.resting or self.resting[0][0] > now_s:
             return self.next_item()

@@ -76,6 +76,7 @@ class PartitionWork:
     """There is something to commit."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """And it must not linger (a call waits for its lease; the partition is handed over)."""
+    _flushes: list[asyncio.Future[None]] = field(default_factory=list["asyncio.Future[None]"])
     _began: int = 0
 
     def __post_init__(self) -> None:
@@ -164,6 +165,19 @@ class PartitionWork:
         """Commit at once."""
         self.hurry.set()
         self.something.set()
+
+    async def flushed(self) -> None:
+        """Returns when all that was finished by now is committed. Never, where the partition is lost before."""
+        if self.outcomes or self.delivering:
+            flush = asyncio.get_running_loop().create_future()
+            self._flushes.append(flush)
+            self.rush()
+            await flush
+
+    def take_flushes(self) -> list[asyncio.Future[None]]:
+        """Who waits for the outcomes that the next commit takes; to be told when they are committed."""
+        flushes, self._flushes = self._flushes, []
+        return flushes
 
     def take_outcomes(self) -> list[Outcome]:
         """What the next commit delivers."""

@@ -7,7 +7,8 @@ Exactly once: an outcome, the oldest unfinished offset and the map of what is fi
 Whoever owns the partition next skips what the map names and asks the rest.
 
 An event that had to be decided without the LLM is parked: it comes back from a topic of its own, and is asked while
-the lane is free. The answer is a correction. Audits of accepted answers come from another one, and are asked last.
+the lane is free. The answer is a correction. A person's verdict is one too, by the same owner (`verdict_desk`).
+Audits of accepted answers come from another topic, and are asked last.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from stream_app.escalate.reporting import Reporting
 from stream_app.escalate.second_admission import FirstAdmission, admission_of
 from stream_app.escalate.second_opinion import SecondOpinion
 from stream_app.escalate.starting import Starting
+from stream_app.escalate.verdict_desk import VerdictDesk
+from stream_app.escalate.verdict_log import VerdictLog
+from stream_app.escalate.verdict_queue import VerdictQueue, parse_done
 from stream_app.escalate.waste import Waste
 from stream_app.escalate.works import Works
 from stream_app.kafka import finished as finished_map
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from stream_app.codec import Codec
     from stream_app.escalate.line import PricedClient
     from stream_app.escalate.prompt import Prompter
+    from stream_app.kafka.connection import Connection
     from stream_app.kafka.membership import Membership
     from stream_app.kafka.owned import Committed, OwnedPartition
     from stream_app.kafka.topics import TopicFound
@@ -77,6 +82,7 @@ class EscalateLane:
         topics: Mapping[str, TopicFound],
         metrics: Metrics,
         make_membership: Callable[[EscalateLane], Membership],
+        connection: Connection,
         *,
         now_s: Callable[[], float] = time.monotonic,
         wall_s: Callable[[], float] = time.time,
@@ -113,6 +119,9 @@ class EscalateLane:
             settings, self._works, self._admission, self._waste, metrics, wall_s, committed=self._starting.fill
         )
         named = {one.client.name: gate for one, gate in zip(endpoints, gates, strict=True)}
+        verdicts = topics[settings.kafka.names.verdicts]
+        log_of = VerdictLog(connection, verdicts.name, verdicts.partitions)
+        self._desk = VerdictDesk(settings, connection, log_of, outbox, wall_s)
         self._reporting = Reporting(self._works, self._admission, metrics, named)
         self._tasks: asyncio.TaskGroup | None = None
         self.membership = make_membership(self)
@@ -127,10 +136,11 @@ class EscalateLane:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 ticking = self._tasks.create_task(self._tick())
+                verdicts = self._tasks.create_task(self._desk.run())
                 await self.membership.run(stop)
                 if left := self._starting.under_way:
                     log.warning("%d events under way are left to their next owner, who asks again", len(left))
-                for task in (ticking, *left):
+                for task in (ticking, verdicts, *left):
                     task.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -158,6 +168,9 @@ class EscalateLane:
             account = partition.number % self._partitions
             work = kind(partition, finished, span_max, owned, restored.finished, account=account)
             self._works.gain(work)
+            if kind is ParkedWork:
+                work.verdicts = VerdictQueue(parse_done(restored.extra))
+                self._desk.follow(work, self.spawn)
         else:
             work = PartitionWork(partition, finished, span_max, owned, restored.finished)
             self._works.gain(work)
@@ -194,7 +207,9 @@ class EscalateLane:
         work = self._works.lose(partition)
         if work is not None:
             work.closing = work.handed_over = True
-            if not isinstance(work, ParkedWork):
+            if isinstance(work, ParkedWork):
+                self._desk.leave(work)
+            else:
                 self._admission.lose(work.number)
             if work.committer is None or work.committer.done():
                 self._waste.uncommitted(work)

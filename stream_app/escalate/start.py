@@ -145,4 +145,4 @@ async def escalate_lane(settings: Settings, metrics: Metrics) -> AsyncGenerator[
                 fetch=FETCH,
             )
 
-        yield EscalateLane(settings, codec, endpoints, prompters, topics, metrics, membership)
+        yield EscalateLane(settings, codec, endpoints, prompters, topics, metrics, membership, connection)

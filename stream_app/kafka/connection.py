@@ -67,11 +67,18 @@ class Connection:
         self.kafka = kafka
 
     def consumer(
-        self, group: str | None, client_id: str, fetch: FetchBounds = FULL_FETCHES, lead: str | None = None
+        self,
+        group: str | None,
+        client_id: str,
+        fetch: FetchBounds = FULL_FETCHES,
+        lead: str | None = None,
+        *,
+        committed: bool = True,
     ) -> AIOKafkaConsumer:
         """A read-committed consumer that never commits by itself and never jumps to another offset by itself.
 
-        `lead`: of several topics, the one that the others follow (`together`).
+        `lead`: of several topics, the one that the others follow (`together`). Without `committed` it sees what
+        transactions that are still open have written.
         """
         session_ms = self.kafka.session_timeout_ms
         return AIOKafkaConsumer(
@@ -80,7 +87,7 @@ class Connection:
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level="read_committed" if committed else "read_uncommitted",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // HEARTBEATS_PER_SESSION,
             rebalance_timeout_ms=session_ms + int(self.kafka.handover_s * 1000) + 5_000,

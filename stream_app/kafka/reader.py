@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from stream_app.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Collection
 
     from aiokafka import AIOKafkaConsumer
     from aiokafka.structs import ConsumerRecord
@@ -61,26 +61,90 @@ async def read_topic(
         await consumer.stop()
 
 
-async def read_record(connection: Connection, topic: str, partition: int, offset: int) -> Record | None:
-    """The record at that place; None where there is none (expired, a transaction marker, not yet written)."""
-    facts = (await connection.topics([topic])).get(topic)
-    if facts is None or partition >= facts.partitions:
-        return None
-    place = TopicPartition(topic, partition)
+async def true_ends(connection: Connection, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where the partitions end now, what open transactions have written included.
+
+    Read to there, committed records only, nothing is missed whose commit had been acknowledged before: the end that a
+    committed reader is told may lie before it, at whatever older transaction is still open.
+    """
+    consumer = connection.consumer(None, "shunt-reader", committed=False)
+    await connection.start(consumer)
+    try:
+        consumer.assign(list(places))
+        return await consumer.end_offsets(list(places))
+    finally:
+        await consumer.stop()
+
+
+async def read_span(
+    connection: Connection, place: TopicPartition, begin: int, end: int
+) -> AsyncGenerator[list[Record]]:
+    """The committed records of a partition between two offsets, in batches; waits for transactions open there.
+
+    Raises SpanExpired where the partition begins behind `begin` by now.
+    """
+    if begin >= end:
+        return
     consumer = connection.consumer(None, "shunt-reader")
     await connection.start(consumer)
     try:
         consumer.assign([place])
-        begin, end = await consumer.beginning_offsets([place]), await consumer.end_offsets([place])
-        if not begin[place] <= offset < end[place]:
-            return None
-        consumer.seek(place, offset)
-        while await consumer.position(place) <= offset:
-            found = await consumer.getmany(place, timeout_ms=POLL_MS, max_records=1)
-            for record in found.get(place, []):
-                return record if record.offset == offset else None
+        first = (await consumer.beginning_offsets([place]))[place]
+        if first > begin:
+            raise SpanExpired(place, first)
+        consumer.seek(place, begin)
+        while await consumer.position(place) < end:
+            found = await consumer.getmany(place, timeout_ms=POLL_MS, max_records=BATCH_RECORDS_MAX)
+            yield [record for record in found.get(place, []) if record.offset < end]
     finally:
         await consumer.stop()
+
+
+class SpanExpired(Exception):  # noqa: N818 - named for what happened
+    """Records that were to be read are gone: the partition begins at `first` now."""
+
+    def __init__(self, place: TopicPartition, first: int) -> None:
+        super().__init__(f"{place.topic}/{place.partition} begins at {first} by now")
+        self.place, self.first = place, first
+
+
+async def read_record(connection: Connection, topic: str, partition: int, offset: int) -> Record | None:
+    """The record at that place; None where there is none (expired, a transaction marker, not yet written)."""
+    return (await read_records(connection, topic, [(partition, offset)])).get((partition, offset))
+
+
+async def read_records(
+    connection: Connection, topic: str, places: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], Record]:
+    """The committed records at those places (partition, offset); those that are not there are left out."""
+    facts = (await connection.topics([topic])).get(topic)
+    wanted = sorted((number, offset) for number, offset in places if facts is not None and number < facts.partitions)
+    if not wanted:
+        return {}
+    found: dict[tuple[int, int], Record] = {}
+    assigned = [TopicPartition(topic, number) for number in {number for number, _ in wanted}]
+    consumer = connection.consumer(None, "shunt-reader")
+    await connection.start(consumer)
+    try:
+        consumer.assign(assigned)
+        begin, end = await consumer.beginning_offsets(assigned), await consumer.end_offsets(assigned)
+        for number, offset in wanted:
+            place = TopicPartition(topic, number)
+            if begin[place] <= offset < end[place]:
+                record = await _record_at(consumer, place, offset)
+                if record is not None:
+                    found[number, offset] = record
+    finally:
+        await consumer.stop()
+    return found
+
+
+async def _record_at(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> Record | None:
+    consumer.seek(place, offset)
+    while await consumer.position(place) <= offset:
+        fetched = await consumer.getmany(place, timeout_ms=POLL_MS, max_records=1)
+        for record in fetched.get(place, []):
+            return record if record.offset == offset else None
     return None
 
 

@@ -33,8 +33,9 @@ BROKER_MESSAGE_BYTES_MAX = 1_048_588
 HEADROOM_BYTES = 128 * 1024
 """What an escalation or a dead letter adds to the record it carries: its headers, and a batch's own frame."""
 REPLICAS_MAX = 3
+VERDICT_USERS = ("shunt feedback", "escalate")
 CONTROL_USERS = ("shunt promote, classify", "classify")
-WAITED_FOR = frozenset({"escalations", "parked", "dlq", "review", "feedback", "audits", "audit_results"})
+WAITED_FOR = frozenset({"escalations", "parked", "dlq", "review", "feedback", "verdicts", "audits", "audit_results"})
 """Topics whose records may wait for long: kept for less than planned, they may be gone before they are read."""
 TOPIC_ALREADY_EXISTS = 36
 VISIBLE_WITHIN_S = 20.0
@@ -116,6 +117,7 @@ def plan(
         TopicPlan("dlq", names.dlq, count, month, roomy, both, "shunt dlq"),
         TopicPlan("review", names.review, count, month, roomy, "escalate", "people"),
         TopicPlan("feedback", names.feedback, count, month, roomy, "escalate, shunt feedback", "shunt distill"),
+        TopicPlan("verdicts", names.verdicts, escalations or count, month, BROKER_MESSAGE_BYTES_MAX, *VERDICT_USERS),
         TopicPlan("audits", names.audits, escalations or count, KEEP_PARKED_MS, roomy, "classify", "escalate"),
         TopicPlan(
             "audit_results", names.audit_results, 1, 3 * month, BROKER_MESSAGE_BYTES_MAX, "escalate", "classify"

@@ -17,17 +17,15 @@ from tests.kafka.reading import committed_and_end
 def pipeline(stack, make_topic, unique_name, *, partitions: int = 3, limits: dict | None = None, **more) -> Settings:
     """Settings for topics that exist now. `limits`: use -> max.message.bytes."""
     name = unique_name("reviews")
-    for use, stem in (
-        ("input", name),
-        *((use, f"{name}-{use}") for use in ("decisions", "escalations", "dlq", "parked", "review")),
-        *((use, f"{name}-{use}") for use in ("feedback", "audits")),
-    ):
+    names = Kafka(input_topic=name).names.model_dump()
+    single = {"audit_results": names.pop("audit_results"), "control": names.pop("control")}
+    for use, stem in names.items():
         largest = (limits or {}).get(use, 12_000_000 if use in {"input", "dlq"} else 1_048_588)
         make_topic(partitions=partitions, name=stem, max_message_bytes=largest)
-    make_topic(name=f"{name}-audit-results")
-    make_topic(name=f"{name}-control", cleanup_policy="compact")
-    names = Kafka(input_topic=name).names.model_dump().values()
-    run_apart(visible(Connection(Kafka(bootstrap_servers=stack.bootstrap_servers)), list(names)))
+    make_topic(name=single["audit_results"])
+    make_topic(name=single["control"], cleanup_policy="compact")
+    known = [*names.values(), *single.values()]
+    run_apart(visible(Connection(Kafka(bootstrap_servers=stack.bootstrap_servers)), known))
     kafka = {
         "bootstrap_servers": stack.bootstrap_servers,
         "input_topic": name,

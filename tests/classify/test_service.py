@@ -289,6 +289,7 @@ async def test_outputs_with_another_partition_count(stack, make_topic, unique_na
         ("-parked", 2),
         ("-review", 1),
         ("-feedback", 1),
+        ("-verdicts", 1),
         ("-audits", 2),
         ("-audit-results", 1),
     ):

@@ -84,7 +84,7 @@ def test_topics_are_made_once_and_shown(pipeline: Pipeline) -> None:
         name: 1
         if name.endswith(("-control", "-audit-results"))
         else 2
-        if name.endswith(("-escalations", "-parked", "-audits"))
+        if name.endswith(("-escalations", "-parked", "-verdicts", "-audits"))
         else 3
         for name in names
     }

@@ -24,7 +24,7 @@ def prefix(request, stack, make_topic, unique_name) -> str:
     A parameter is the number of partitions of each.
     """
     name = unique_name("reviews")
-    outputs = ("-decisions", "-escalations", "-dlq", "-parked", "-review", "-feedback", "-audits")
+    outputs = ("-decisions", "-escalations", "-dlq", "-parked", "-review", "-feedback", "-verdicts", "-audits")
     names = {f"{name}{suffix}" for suffix in ("", *outputs)}
     for topic in names:
         make_topic(name=topic, partitions=getattr(request, "param", escalated.PARTITIONS))

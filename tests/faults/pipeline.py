@@ -74,6 +74,7 @@ class Pipeline:
             "parked": self.partitions,
             "review": self.partitions,
             "feedback": self.partitions,
+            "verdicts": self.partitions,
             "audits": self.partitions,
             "audit-results": 1,
             "control": 1,

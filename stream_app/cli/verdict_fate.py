@@ -1,0 +1,128 @@
+"""What becomes of a label that a person gave: sent, passed over since it was said before, or refused. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stream_app.cli.said import Said, Unusable
+from stream_app.codec import encode_feedback, encode_verdict, record_batch_bytes, timestamp_ms
+from stream_app.events import Feedback, Outgoing, SmallOpinion, Source, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_app.cli.decided_about import About, Newest
+    from stream_app.codec import AnswerMessage
+    from stream_app.kafka.topics import TopicFound
+
+Before = dict[tuple[str, str], str]
+"""What the newest verdict on a record (its source) and a task said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sends:
+    """It is new: a row for the feedback topic, and the verdict for the worker that corrects."""
+
+    said: Said
+    ref: str
+    outgoing: tuple[Outgoing, Outgoing]
+
+
+@dataclass(frozen=True, slots=True)
+class SaidBefore:
+    """The newest verdict says so already."""
+
+    said: Said
+    ref: str
+
+
+Fate = Sends | SaidBefore | Unusable
+
+
+class VerdictJudge:
+    """Judges labels by the decisions that they are about. `owners`: how many partitions number corrections."""
+
+    def __init__(
+        self, about: About, texts: Mapping[str, str], feedback: TopicFound, verdicts: str, owners: int
+    ) -> None:
+        """`texts` has those of events, by source, whose rows lack them."""
+        self._about, self._texts = about, texts
+        self._feedback, self._verdicts, self._owners = feedback, verdicts, owners
+
+    def fate(self, said: Said, before: Before, now_ms: int) -> Fate:
+        """What becomes of it; what is sent is noted in `before`."""
+        ref = self.ref_of(said)
+        if isinstance(ref, Unusable):
+            return ref
+        newest = self._about.newest[ref]
+        answer = newest.standing.decision.answers.get(said.task)
+        if answer is None:
+            return Unusable(said.place, f"the decision about {said.about} has no task {said.task}")
+        by_person = answer.label if answer.decided_by == "human" else None
+        if before.get((ref, said.task), by_person) == said.label:
+            return SaidBefore(said, ref)
+        text = said.text or self._texts.get(ref)
+        if text is None:
+            return Unusable(said.place, f"the row has no text, and the record {ref} is gone")
+        row = self._row(said, newest, answer, text, now_ms)
+        key, value, headers = encode_feedback(row)
+        if record_batch_bytes(key, value, headers) > self._feedback.message_bytes_max:
+            return Unusable(said.place, f"it is too large for {self._feedback.name} (max.message.bytes)")
+        kept = Outgoing(self._feedback.name, self._feedback.partition_of(key), key, value, headers)
+        before[ref, said.task] = said.label
+        return Sends(said, ref, (kept, self._verdict(said, ref, newest, now_ms)))
+
+    def ref_of(self, said: Said) -> str | Unusable:
+        """The source of the event that is meant; Unusable where no decision is known, or more than one fits."""
+        if said.ref is not None:
+            newest = self._about.newest.get(said.ref)
+            if newest is None:
+                return Unusable(said.place, f"there is no final decision about {said.ref} (not yet, or not any more)")
+            if said.id is not None and said.id != newest.standing.decision.id:
+                return Unusable(said.place, f"the record {said.ref} is {newest.standing.decision.id}, not {said.id}")
+            return said.ref
+        refs = self._about.sources.get(said.id or "", set())
+        if len(refs) > 1:
+            return Unusable(said.place, f"{len(refs)} records have the id {said.id}: name its source")
+        if not refs:
+            return Unusable(said.place, f"there is no final decision about {said.id} (not yet, or not any more)")
+        return next(iter(refs))
+
+    def _row(self, said: Said, newest: Newest, answer: AnswerMessage, text: str, now_ms: int) -> Feedback:
+        decision = newest.standing.decision
+        source = decision.source
+        return Feedback(
+            id=decision.id,
+            task=said.task,
+            text=text,
+            label=said.label,
+            labelled_by="human",
+            why="verdict",
+            model=None,
+            small=small_opinion(answer),
+            policy=decision.policy,
+            revision=decision.revision,
+            source=Source(source.topic, source.partition, source.offset, timestamp_ms(source.timestamp)),
+            at_ms=now_ms,
+        )
+
+    def _verdict(self, said: Said, ref: str, newest: Newest, now_ms: int) -> Outgoing:
+        """To the partition whose owner numbers the record's corrections: where it was parked, else any fixed one."""
+        parked_at = newest.standing.parked_at
+        number = zlib.crc32(ref.encode()) if parked_at is None else parked_at
+        read_to = self._about.read_to[newest.partition]
+        verdict = Verdict(ref, said.task, said.label, newest.partition, newest.offset, read_to, now_ms)
+        return Outgoing(self._verdicts, number % self._owners, *encode_verdict(verdict))
+
+
+def small_opinion(answer: AnswerMessage) -> SmallOpinion:
+    """What the small model had said: the answer itself, or its vote beside an LLM's or a person's."""
+    shares = answer.probabilities
+    if answer.decided_by == "small":
+        label, model = answer.label, answer.model
+    else:
+        voted = next(((model, label) for model, label in (answer.votes or {}).items() if label is not None), None)
+        model, label = voted or (answer.model, max(shares, key=shares.__getitem__, default=answer.label))
+    return SmallOpinion(label, shares.get(label, 0.0), shares, model)

@@ -1,0 +1,173 @@
+"""What people wrote into their file, and what becomes of it, without Kafka."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from stream_app.cli.decided_about import About, Newest
+from stream_app.cli.said import Said, Unusable, said_in
+from stream_app.cli.verdict_fate import SaidBefore, Sends, VerdictJudge, small_opinion
+from stream_app.codec import Codec, decode_feedback, decode_verdict, timestamp_ms, with_parked_at
+from stream_app.escalate.standing import Standing
+from stream_app.events import Answer, Decision, Event, Kind, Source
+from stream_app.kafka.topics import TopicFound
+from stream_app.settings import Events
+
+TASKS = {"sentiment": frozenset({"negative", "positive"}), "topic": frozenset[str]()}
+SOURCE = {"topic": "reviews", "partition": 2, "offset": 884, "timestamp": "2026-11-20T09:30:00.120Z"}
+AT_MS = timestamp_ms("2026-11-20T09:30:00.120Z")
+SMALL = Answer("positive", 0.97, {"negative": 0.03, "positive": 0.97}, 0.9, "small", "fast:1", True)
+FEEDBACK = TopicFound("reviews-feedback", 4, "delete", -1, 1_000_000)
+
+
+def read(*rows: dict, only: str | None = None) -> tuple[list[Said], list[Unusable]]:
+    return said_in([(n, f"f:{n}", row) for n, row in enumerate(rows, 1)], TASKS, only)
+
+
+def test_a_sampled_row_says_what_was_filled_in() -> None:
+    """Each task with a label is said, a null is not, and the event is its source."""
+    row = {"id": "r-1", "text": "Fine.", "source": SOURCE, "labels": {"sentiment": "positive", "topic": None}}
+    said, wrong = read(row, {**row, "source": {**SOURCE, "offset": 9}, "labels": {"sentiment": None}})
+    assert not wrong
+    assert said == [Said("f:1", "reviews/2/884", "r-1", "Fine.", "sentiment", "positive", AT_MS)]
+
+
+@pytest.mark.parametrize(
+    ("row", "only", "task"),
+    [
+        ({"id": "r-1", "label": "positive", "task": "sentiment"}, None, "sentiment"),
+        ({"id": "r-1", "label": "positive"}, "sentiment", "sentiment"),
+        ({"source": "reviews/2/884", "label": "sport", "task": "topic"}, None, "topic"),
+    ],
+)
+def test_a_decision_with_a_label_says_it_for_one_task(row, only, task) -> None:
+    """The task stands in the row or on the command line."""
+    (said,), wrong = read(row, only=only)
+    assert (said.task, wrong) == (task, [])
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"id": "r-1"}, "neither labels nor label"),
+        ({"id": "r-1", "label": "positive"}, "which task"),
+        ({"id": "r-1", "label": "good", "task": "sentiment"}, "has no label good"),
+        ({"id": "r-1", "label": "x", "task": "mood"}, "no task mood"),
+        ({"id": "r-1", "labels": {"sentiment": 1}}, "is no text"),
+        ({"text": "Fine.", "labels": {"sentiment": "positive"}}, "names no event"),
+    ],
+)
+def test_what_cannot_be_sent_says_why(row, why) -> None:
+    """A mistyped label must not become somebody's training data."""
+    said, (wrong,) = read(row)
+    assert not said
+    assert why in wrong.why
+
+
+def test_rows_that_contradict_each_other_are_not_guessed_about() -> None:
+    """Neither is sent; the same thing said twice is sent once."""
+    row = {"id": "r-1", "source": SOURCE, "labels": {"sentiment": "positive"}}
+    said, wrong = read(row, row, {**row, "labels": {"sentiment": "negative"}})
+    assert not said
+    assert len(wrong) == 1
+    assert len(read(row, row)[0]) == 1
+
+
+def standing(answer: Answer = SMALL, revision: int = 0, parked: int | None = None) -> Standing:
+    event = Event("r-1", "x", b"{}", Source("reviews", 2, 884, 1_000), b"k")
+    kind = Kind.CORRECTION if revision else Kind.FINAL
+    decision = Decision(
+        event,
+        kind,
+        revision,
+        "small",
+        {"sentiment": answer},
+        "p@1",
+        None,
+        5,
+        replaces=revision - 1 if revision else None,
+    )
+    value, headers = Codec(Events(), "g").encode_decision(decision)
+    return Standing.of(b"k", value, headers if parked is None else with_parked_at(headers, parked))
+
+
+def judged(said: Said, found: Standing, before=None, texts=None, feedback: TopicFound = FEEDBACK):
+    about = About({"reviews/2/884": Newest(found, 2, 70)}, {"r-1": {"reviews/2/884"}}, {2: 90})
+    return VerdictJudge(about, texts or {}, feedback, "reviews-verdicts", 3).fate(
+        said, {} if before is None else before, 9
+    )
+
+
+SAID = Said("f:1", "reviews/2/884", "r-1", "Fine.", "sentiment", "negative")
+
+
+def test_a_label_becomes_a_row_and_a_verdict_about_the_newest_decision() -> None:
+    """Both say what they are about; the verdict goes to the partition where the event was parked."""
+    fate = judged(SAID, standing(revision=1, parked=2))
+    assert isinstance(fate, Sends)
+    kept, sent = fate.outgoing
+    row, verdict = decode_feedback(kept.value or b""), decode_verdict(sent.value)
+    assert (row.label, row.labelled_by, row.why, row.model, row.revision) == ("negative", "human", "verdict", None, 1)
+    assert (row.small.label, row.small.model, kept.key) == ("positive", "fast:1", b"r-1")
+    assert (verdict.ref, verdict.label, verdict.partition, verdict.offset, verdict.read_to) == (
+        "reviews/2/884", "negative", 2, 70, 90,
+    )  # fmt: skip
+    assert (sent.topic, sent.partition) == ("reviews-verdicts", 2)
+
+
+def test_the_same_record_always_goes_to_one_owner() -> None:
+    """Whatever was never parked is numbered by whoever its source chooses, whoever posts and whenever."""
+    first, again = (judged(SAID, standing(revision=revision)) for revision in (0, 1))
+    assert isinstance(first, Sends)
+    assert isinstance(again, Sends)
+    assert first.outgoing[1].partition == again.outgoing[1].partition
+
+
+def test_what_was_said_before_is_passed_over() -> None:
+    """By the verdicts topic, and where that has forgotten, by the decision itself."""
+    before = {("reviews/2/884", "sentiment"): "negative"}
+    assert isinstance(judged(SAID, standing(), before), SaidBefore)
+    by_person = replace(SMALL, label="negative", decided_by="human", confidence=None, model="person")
+    assert isinstance(judged(SAID, standing(by_person)), SaidBefore)
+    assert isinstance(judged(SAID, standing(by_person), {("reviews/2/884", "sentiment"): "positive"}), Sends)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (replace(SAID, ref="reviews/2/1"), "no final decision"),
+        (replace(SAID, ref=None, id="r-9"), "no final decision"),
+        (replace(SAID, id="r-2"), "is r-1, not r-2"),
+        (replace(SAID, task="topic"), "no task topic"),
+        (replace(SAID, text=None), "no text"),
+    ],
+)
+def test_what_fits_no_decision_is_refused(said: Said, why: str) -> None:
+    """A file of another pipeline corrects nothing here."""
+    fate = judged(said, standing())
+    assert isinstance(fate, Unusable)
+    assert why in fate.why
+
+
+def test_a_row_takes_the_records_text_and_must_fit_the_topic() -> None:
+    """A decision has no text; what cannot be kept is not corrected either, so that both stay together."""
+    assert isinstance(judged(replace(SAID, text=None), standing(), texts={"reviews/2/884": "Fine."}), Sends)
+    assert isinstance(judged(SAID, standing(), feedback=replace(FEEDBACK, message_bytes_max=200)), Unusable)
+
+
+def test_the_small_models_word_outlives_corrections() -> None:
+    """Beside an LLM's and a person's label its own stands in the votes."""
+    llm = replace(
+        SMALL,
+        label="negative",
+        decided_by="llm",
+        confidence=None,
+        model="gpt",
+        votes={"fast:1": "positive", "gpt": "negative"},
+    )
+    for answer in (SMALL, llm, replace(llm, decided_by="human", model="person")):
+        told = standing(answer).decision.answers["sentiment"]
+        found = small_opinion(told)
+        assert (found.label, found.model, found.confidence) == ("positive", "fast:1", 0.97)
