@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +27,9 @@ def audited_rows(draw: AuditDraw, counts: Sequence[int], places: Sequence[int], 
     if draw.share <= 0:
         return []
     rows = list[int]()
-    ends = np.searchsorted(places, np.cumsum(counts)).tolist()
     begin = 0
-    for end in ends:
+    for records in accumulate(counts):
+        end = bisect_left(places, records, begin)
         if begin < end:
             rows += _of_partition(draw, events, begin, end)
         begin = end
@@ -41,10 +42,11 @@ def _of_partition(draw: AuditDraw, events: Sequence[Event], begin: int, end: int
         offsets = np.array([event.source.offset for event in events[begin:end]], np.int64)
         return (begin + np.flatnonzero(draw.drawn(first.topic, first.partition, offsets))).tolist()
     rows = list[int]()
+    whole = last.offset - first.offset == end - 1 - begin  # nearly always: then a row's place is known
     for offset in draw.between(first.topic, first.partition, first.offset, last.offset):
-        begin = bisect_left(events, offset, begin, end, key=_offset)
-        if begin < end and _offset(events[begin]) == offset:  # else a marker, or a record that is no event
-            rows.append(begin)
+        row = begin + offset - first.offset if whole else bisect_left(events, offset, begin, end, key=_offset)
+        if _offset(events[row]) == offset:  # else a marker, or a record that is no event
+            rows.append(row)
     return rows
 
 
