@@ -52,6 +52,7 @@ COMMANDS = (
     Listed("consume", "stream_app.cli.consume:consume", "Print the decisions, or any topic, as they come."),
     Listed("status", "stream_app.cli.status:status", "Lag, rates, share escalated, spend, dead letters."),
     Listed("feedback", "stream_app.cli.feedback:feedback", "Post people's labels, which correct decisions."),
+    Listed("erase", "stream_app.cli.erase:erase", "Take an event out of training, and publish its tombstone."),
     Listed("dlq", "stream_app.cli.dlq:dlq", "List, show and replay dead letters."),
     Listed("sample", "stream_app.cli.sampling:sample", "Draw what of the topic is worth labelling."),
     Listed("train", "stream_app.cli.train:train", "Make a Triton model from labelled texts."),

@@ -24,16 +24,24 @@ class FeedbackRead:
     rows: dict[bytes | None, list[Feedback]] = field(default_factory=dict["bytes | None", "list[Feedback]"])
     audited: set[str] = field(default_factory=set[str])
     unreadable: int = 0
+    erased_ms: dict[bytes | None, int] = field(default_factory=dict["bytes | None", int])
+    """By key: when it was erased."""
 
-    def fold_feedback(self, key: bytes | None, value: bytes | None) -> None:
-        """A row more; no value erases all rows of that key before it."""
+    def fold_feedback(self, key: bytes | None, value: bytes | None, timestamp_ms: int = 0) -> None:
+        """A row more; no value erases all rows of that key before it, and those that come late of an event from
+        before: it was on its way through the pipeline when it was erased.
+        """
         if value is None:
             self.rows.pop(key, None)
+            self.erased_ms[key] = timestamp_ms
             return
         try:
-            self.rows.setdefault(key, []).append(decode_feedback(value))
+            row = decode_feedback(value)
         except UnreadableRecord:
             self.unreadable += 1
+            return
+        if row.source.timestamp_ms > self.erased_ms.get(key, row.source.timestamp_ms - 1):
+            self.rows.setdefault(key, []).append(row)
 
     def fold_audit(self, value: bytes | None) -> None:
         """An audit's result more: its event is held out. Raises UnreadableRecord: nobody knows what that would be."""
@@ -63,5 +71,5 @@ async def read_feedback_topic(settings: Settings) -> FeedbackRead:
     async with aclosing(read_topic(connection, names.feedback, to_end=True)) as batches:
         async for batch in batches:
             for record in batch:
-                found.fold_feedback(record.key, record.value)
+                found.fold_feedback(record.key, record.value, record.timestamp)
     return found

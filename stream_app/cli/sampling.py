@@ -23,7 +23,7 @@ from stream_app.cli.dlq_selection import moment_ms
 from stream_app.cli.drawn import Draw, Drawn
 from stream_app.codec import Codec, rfc3339
 from stream_app.errors import SettingsError, ShuntError, UnreadableRecord
-from stream_app.events import Event, SmallOpinion
+from stream_app.events import Event, SmallOpinion, Tombstone
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.reader import read_topic
 from stream_app.telemetry import Metrics
@@ -106,6 +106,7 @@ class _Drawing:
     def __init__(self, settings: Settings, draw: Draw, passed_over: HeldOut, tasks: Sequence[str]) -> None:
         self._settings, self._draw, self._passed_over, self._tasks = settings, draw, passed_over, tasks
         self._codec = Codec(settings.events, settings.kafka.group)
+        self._tombstones: dict[tuple[int, bytes], int] = {}
         self.events = 0
 
     async def run(self, purpose: For, since_ms: int | None) -> list[Drawn]:
@@ -130,7 +131,13 @@ class _Drawing:
                     for event in events:
                         self._draw.offer(text_sha256(event.text), Drawn(event))
                 read(len(batch))
-        return self._draw.drawn()
+        return [one for one in self._draw.drawn() if not self._erased(one.event)]
+
+    def _erased(self, event: Event) -> bool:
+        """Whether a tombstone for its key came after it."""
+        if event.key is None:
+            return False
+        return self._tombstones.get((event.source.partition, event.key), -1) > event.source.offset
 
     def _events(self, batch: Sequence[Record]) -> list[Event]:
         """Those that may be drawn; what is no event is left to the dead-letter topic."""
@@ -148,10 +155,10 @@ class _Drawing:
                 )
             except UnreadableRecord:
                 continue
-            known = isinstance(event, Event) and (
-                self._passed_over.holds_id(event.id) or self._passed_over.holds_text(event.text)
-            )
-            if isinstance(event, Event) and not known:
+            if isinstance(event, Tombstone):
+                if event.key is not None:
+                    self._tombstones[record.partition, event.key] = record.offset
+            elif not (self._passed_over.holds_id(event.id) or self._passed_over.holds_text(event.text)):
                 found.append(event)
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from stream_app.cli.feedback_topic import FeedbackRead
@@ -31,17 +32,20 @@ def folded(*records):
     found = FeedbackRead()
     for record in records:
         if isinstance(record, str):
-            found.fold_feedback(record.encode(), None)
+            found.fold_feedback(record.encode(), None, said(1, "").source.timestamp_ms)
         else:
             found.fold_feedback(*encode_feedback(record)[:2])
     return found
 
 
 def test_what_was_erased_is_not_read():
-    """A null value takes away what stood under the key before it, and nothing that comes later or is another's."""
-    one, two, again = said(1, "a lamp"), said(2, "a kettle"), said(1, "a novel")
+    """A null value takes away what stands under the key, and what comes later of an event from before it; nothing of
+    an event that came after it, and nothing of another's."""
+    one, two = said(1, "a lamp"), said(2, "a kettle")
+    source = msgspec.structs.replace(one.source, timestamp_ms=one.source.timestamp_ms + 1)
+    again = replace(said(1, "a novel"), source=source)
     assert folded(one, two, "r-1", again).feedback == [two, again]
-    assert folded("r-1", one).feedback == [one]
+    assert folded("r-1", one).feedback == []
 
 
 def test_what_cannot_be_read_is_counted_and_an_audit_that_cannot_be_read_ends_it():
