@@ -142,9 +142,6 @@ class Metrics:
         self._degraded = self._count("degraded", "Finals taken from the small model for want of the LLM.", "reason")
         self._parked = self._count("parked", "Degraded finals whose event will be asked after all.", "reason")
         self._given_up = self._count("parked_given_up", "Parked events that are not corrected.", "cause")
-        self._feedback = self._count("feedback", "Labels written to the feedback topic.", "why")
-        self._feedback_left_out = self._count("feedback_left_out", "Labels too large for the feedback topic.")
-        self._verdicts = self._count("verdicts", "People's verdicts, by what became of them.", "result")
         self._audits_sent = self._count("audits_sent", "Events whose accepted answers the LLM is asked about.")
         self._audited = self._count("audits", "Audited answers, by what the LLM said of them.", "task", "result")
         self._audit_risk = self._gauge("audit_risk", "Share of the policy's audits that were lost.", "task", "by")
@@ -152,6 +149,7 @@ class Metrics:
         self._audit_alarm = self._gauge("audit_alarm", "1 while the policy's alarm stands.", "task", "by")
         self._drift = self._gauge("drift_evidence", "Of what a drift takes, the part that is there.", "task", "what")
         self._drifted = self._gauge("drifted", "1 once it is clear in this worker's events.", "task", "what")
+        self._count_labels()
         self._dead_letters = self._count("dead_letters", "Records that became dead letters.", "lane", "cause")
         self._tombstones = self._count("tombstones", "Null values passed on as tombstones.")
         self._transactions = self._count("transactions", "Kafka transactions, by how they ended.", "lane", "outcome")
@@ -201,6 +199,12 @@ class Metrics:
             LATENCY_BUCKETS_S,
             self.registry,
         )
+
+    def _count_labels(self) -> None:
+        """What was said after the fact, by LLMs and by people."""
+        self._feedback = self._count("feedback", "Labels written to the feedback topic.", "why")
+        self._feedback_left_out = self._count("feedback_left_out", "Labels too large for the feedback topic.")
+        self._verdicts = self._count("verdicts", "People's verdicts, by what became of them.", "result")
 
     def _count(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace="shunt", registry=self.registry)

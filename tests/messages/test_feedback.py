@@ -18,7 +18,7 @@ from tests.messages.test_schemas import BAD, GOOD, named, validator
 GOOD_ROWS = [path for path in GOOD if path.parent.name == "feedback"]
 BAD_ROWS = [path for path in BAD if path.parent.name == "feedback"]
 SHARES = st.floats(0, 1).map(lambda share: round(share, 6))
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
 @st.composite
