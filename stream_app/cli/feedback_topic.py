@@ -1,4 +1,4 @@
-"""The feedback topic, read to its end: the labels that stand, and the events that audits asked about."""
+"""The feedback topic, read to its end: the labels that stand, and the events that must not teach."""
 
 from __future__ import annotations
 
@@ -53,9 +53,14 @@ class FeedbackRead:
         return [row for rows in self.rows.values() for row in rows]
 
     @property
+    def erased(self) -> set[str]:
+        """The events that were erased and of which nothing came anew: what is kept of them elsewhere teaches no more."""
+        return {(key or b"").decode("utf-8", "replace") for key in self.erased_ms if key not in self.rows}
+
+    @property
     def held_out(self) -> HeldOut:
-        """The audited events."""
-        return HeldOut(frozenset((event_id, None) for event_id in self.audited))
+        """The events that were audited, and those that were erased."""
+        return HeldOut(frozenset((event_id, None) for event_id in self.audited | self.erased))
 
 
 async def read_feedback_topic(settings: Settings) -> FeedbackRead:

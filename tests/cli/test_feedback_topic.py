@@ -11,6 +11,7 @@ import pytest
 from stream_app.cli.feedback_topic import FeedbackRead
 from stream_app.codec import encode_feedback
 from stream_app.errors import UnreadableRecord
+from stream_app.training.gated import gate
 from stream_app.training.held_out import LEARNED, read_held_out
 from tests.cli.command import shunt
 from tests.kafka.reading import produce
@@ -46,6 +47,13 @@ def test_what_was_erased_is_not_read():
     again = replace(said(1, "a novel"), source=source)
     assert folded(one, two, "r-1", again).feedback == [two, again]
     assert folded("r-1", one).feedback == []
+
+
+def test_an_erased_event_teaches_no_more_from_a_file_either():
+    """Its rows in files, and copies of its text there, are held out."""
+    kept = [said(1, "good lamp"), said(2, "Good lamp!"), said(3, "late kettle")]
+    found = gate(BASE, kept, [], "mood", folded("r-1").held_out)
+    assert [lesson.row.id for lesson in found.curriculum.lessons] == ["r-3"]
 
 
 def test_what_cannot_be_read_is_counted_and_an_audit_that_cannot_be_read_ends_it():
