@@ -226,7 +226,7 @@ def test_rows_keep_what_the_file_says(tmp_path: Path) -> None:
     """Ids, groups and blank lines are read as written; a row without an id is named by its line."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": 7, "text": "a", "label": "x", "group": "g"}\n\n{"text": "b", "label": "y"}\n')
-    assert read_rows(path) == [LabelledRow("7", "a", "x", "g"), LabelledRow("3", "b", "y")]
+    assert read_rows(path) == [LabelledRow("7", "a", "x", "g"), LabelledRow("3", "b", "y", numbered=True)]
 
 
 def test_halves_keep_groups_together() -> None:
