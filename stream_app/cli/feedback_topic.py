@@ -54,7 +54,7 @@ class FeedbackRead:
 
     @property
     def erased(self) -> set[str]:
-        """The events that were erased and of which nothing came anew: what is kept of them elsewhere teaches no more."""
+        """The events that were erased, with nothing new of them since: what is kept elsewhere teaches no more."""
         return {(key or b"").decode("utf-8", "replace") for key in self.erased_ms if key not in self.rows}
 
     @property
