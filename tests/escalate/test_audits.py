@@ -147,7 +147,7 @@ async def test_what_cannot_be_read(stack, llm, prefix):  # noqa: F811
 async def test_kill_9_leaves_one_result_for_each_audit(stack, llm, prefix, tmp_path):  # noqa: F811
     """Workers are killed twice in the middle of it: an audit's results and its offset are committed together."""
     settings = escalated.settings(stack.bootstrap_servers, llm.base_url, prefix, max_in_flight=640)
-    llm.latency(150, 0.5)
+    llm.latency(600, 0.5)  # so that much is in the air when the kill comes, on a slow machine too
     topic = settings.kafka.names.audits
     await asyncio.to_thread(escalated.produce_audits, stack.bootstrap_servers, topic, escalated.texts(300))
     for so_far in (60, 260):
