@@ -125,7 +125,7 @@ class Place:
     def committed(self):
         return sum(self.each_committed())
 
-    def wait_for_everyone(self, records, within_s=60.0):
+    def wait_for_everyone(self, records, within_s=120.0):
         """Until so many are decided, and some of each partition: none must first see the policy that comes next."""
         self.wait_for(records, within_s)
         deadline = time.monotonic() + within_s
@@ -133,7 +133,7 @@ class Place:
             assert time.monotonic() < deadline, self.each_committed()
             time.sleep(0.1)
 
-    def wait_for(self, records, within_s=60.0):
+    def wait_for(self, records, within_s=120.0):
         deadline = time.monotonic() + within_s
         while self.committed() < records:
             assert time.monotonic() < deadline, self.committed()
