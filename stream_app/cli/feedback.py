@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import orjson
-from rich.console import Console
-from rich.progress import Progress
 
 from stream_app.cli.configured import configured
 from stream_app.cli.decided_about import decided_about
 from stream_app.cli.lines import printable
 from stream_app.cli.said import Unusable, said_in
+from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.verdict_fate import SaidBefore, Sends, VerdictJudge
 from stream_app.cli.verdict_sending import Sending
 from stream_app.codec import Codec
@@ -29,7 +28,7 @@ from stream_app.kafka.topics import look_up
 from stream_app.training.rows import UnreadableRow, json_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Sequence
 
     from stream_app.cli.decided_about import About
     from stream_app.cli.said import Said
@@ -86,7 +85,7 @@ async def send_labels(settings: Settings, said: Sequence[Said], *, dry_run: bool
     for name in wanted:
         if name not in topics:
             raise StartError(f"there is no topic {name!r}", advice="make it with `shunt topics create`")
-    with _bar() as read:
+    with scoring_bar("Reading decisions", None) as read:
         about = await decided_about(
             connection,
             {one.ref for one in said if one.ref is not None},
@@ -161,12 +160,3 @@ def _summary(fates: Sequence[Fate], unusable: Sequence[Unusable], *, dry_run: bo
     return "\n".join(
         [*lines, "", "Next: shunt consume, which shows the corrections" if count[Sends] else ""]
     ).rstrip()
-
-
-@contextmanager
-def _bar() -> Generator[Callable[[int], object]]:
-    """How many decisions were read, on standard error while the block runs, if that is a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal) as bar:
-        bar_id = bar.add_task("Reading decisions", total=None)
-        yield lambda count: bar.advance(bar_id, count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import click
 import numpy as np
 import orjson
-from rich.console import Console
-from rich.progress import Progress
 
 from stream_app.classify.deciding import Decider
 from stream_app.classify.scoring import Scorer
@@ -21,6 +19,7 @@ from stream_app.classify.start import deciding
 from stream_app.cli.configured import configured
 from stream_app.cli.dlq_selection import moment_ms
 from stream_app.cli.drawn import Draw, Drawn
+from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.codec import Codec, rfc3339
 from stream_app.errors import SettingsError, ShuntError, UnreadableRecord
 from stream_app.events import Event, SmallOpinion, Tombstone
@@ -30,7 +29,7 @@ from stream_app.telemetry import Metrics
 from stream_app.training.held_out import HeldOut, read_held_out, text_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Sequence
 
     from aiokafka.structs import ConsumerRecord
 
@@ -118,7 +117,7 @@ class _Drawing:
                 parts: Deciding = await open_.enter_async_context(deciding(self._settings, in_force=True))
                 scorer = Scorer(parts.models, self._settings.classify.infer_records_max, Metrics())
                 decider = Decider(parts.routers, scorer)
-            read = open_.enter_context(_bar())
+            read = open_.enter_context(scoring_bar("Reading events", None))
             batches = await open_.enter_async_context(
                 aclosing(read_topic(connection, topic, since_ms=since_ms, to_end=True))
             )
@@ -207,12 +206,3 @@ def _row(one: Drawn, tasks: Sequence[str]) -> dict[str, object]:
             for task, said in one.small.items()
         }
     return row
-
-
-@contextmanager
-def _bar() -> Generator[Callable[[int], object]]:
-    """How many records were read, on standard error while the block runs, if that is a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal) as bar:
-        bar_id = bar.add_task("Reading events", total=None)
-        yield lambda count: bar.advance(bar_id, count)
