@@ -1,5 +1,6 @@
 # make demo    Kafka, Triton and the pipeline on this machine (flags: make demo ARGS="--exit --json")
-# make test    everything that proves it: style, types, the fence between rooms, tests with coverage
+# make test    everything that proves it: style, types, the fence between rooms, tests
+# make cover   the tests with line and branch coverage (twice as long)
 # make faults  workers, brokers, Triton and the LLM killed, stalled and restarted; then everything is counted (an hour)
 # make bench   the speed of the hot path and of the models, and a worker under overload (half an hour)
 # PYTHON=...   which Python to build on (3.11 or 3.12; found by itself otherwise)
@@ -9,17 +10,24 @@ export PYTHON
 BIN := $(VENV)/bin
 ARGS :=
 
-.PHONY: demo test lint faults bench install clean
+.PHONY: demo test cover lint faults bench install clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.for-demo
 	@$(BIN)/shunt demo $(ARGS)
 
-# Line and branch coverage, of the workers' processes too (see [tool.coverage] in pyproject.toml). Three at a time,
-# each with a stack of its own: most tests wait for servers more than they compute. Whole files, in the order of
-# their collection, but for those that must not run beside each other (tests/conftest.py).
+# Three at a time, each with a stack of its own: most tests wait for servers more than they compute. Whole files, in
+# the order of their collection. Then those that must not run beside others, one after the other.
+BESIDE := -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"
+
 test: lint
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/pytest $(BESIDE)
+	$(BIN)/pytest -m alone
+
+# Of the workers' processes too (see [tool.coverage] in pyproject.toml).
+cover: install
+	$(BIN)/pytest $(BESIDE) --cov --cov-report=
+	$(BIN)/pytest -m alone --cov --cov-append --cov-report=term
 
 lint: install
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_app.local.demo.config import shipped_models_path
+from benchmarks.kept_scores import add_folder, kept_scores
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy
 from stream_app.routing.routers import task_routers
@@ -34,9 +34,7 @@ from stream_app.settings import Task
 from stream_app.training.asked import Asked
 from stream_app.training.calibrate import calibrate_task
 from stream_app.training.evaluate import with_llm
-from stream_app.training.evaluation import answer_rows
 from stream_app.training.fitted import Terms
-from stream_app.training.folder import weights_sha256_in
 from stream_app.training.paired import paired
 from stream_app.training.recorded import RecordedFile, label_indexes, read_recorded
 from stream_app.training.rows import in_half_a
@@ -92,7 +90,7 @@ class Scored:
     @classmethod
     def of(cls, data: Path, name: str, kept: Path) -> Scored:
         file = read_recorded(data / f"{name}.jsonl.gz", "sentiment")
-        return cls(file, {model: _scores(model, file, kept) for model in MODELS})
+        return cls(file, {model: kept_scores(model, file, kept) for model in MODELS})
 
     def rows(self, chosen: Any) -> Scored:
         rows = tuple(self.file.rows[int(place)] for place in chosen)
@@ -102,19 +100,6 @@ class Scored:
     def halves(self) -> tuple[Scored, Scored]:
         first = np.array([in_half_a(row) for row in self.file.rows])
         return self.rows(np.flatnonzero(first)), self.rows(np.flatnonzero(~first))
-
-
-def _scores(model: str, file: RecordedFile, kept: Path) -> Scores:
-    """The model's answers, from the folder where they are kept if these are its weights."""
-    folder = shipped_models_path() / model
-    path = kept / f"{model}-{weights_sha256_in(folder)[:12]}-{file.sha256[:12]}.npz"
-    if not path.exists():
-        print(f"{model} answers {len(file.rows):,} rows of {file.name}", file=sys.stderr, flush=True)
-        found = answer_rows(folder, file.rows)
-        kept.mkdir(parents=True, exist_ok=True)
-        np.savez(path, probabilities=found.probabilities, known_shares=found.known_shares)
-    with np.load(path) as held:
-        return Scores(held["probabilities"], held["known_shares"])
 
 
 def judged(candidate: Candidate, made_on: Scored, on: Scored) -> tuple[Routed, Asked]:
@@ -185,7 +170,7 @@ def figures(candidate: Candidate, calibration: Scored, replay: Scored | None) ->
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--final", action="store_true")
-    parser.add_argument("--scores", type=Path, default=Path(".shunt") / "scores")
+    add_folder(parser)
     given = parser.parse_args()
     data = Path(os.environ["SHUNT_DATA"])
     calibration = Scored.of(data, "imdb_llm_calibration", given.scores)

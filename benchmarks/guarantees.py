@@ -1,6 +1,6 @@
 """How often a promise breaks, over many samples: ours, and the rule that people use instead.
 
-    SHUNT_DATA=DIR python -m benchmarks.guarantees [--splits 1000] [--rows 2000] [--json]
+    SHUNT_DATA=DIR python -m benchmarks.guarantees [--splits 1000] [--rows 2000] [--scores FOLDER]
 
 A pool of labelled rows with the shipped models' scores is taken for the population. Each split draws `--rows` of
 them, with replacement, fits the tiers on 35 %, certifies on 50 % at delta 5 %, and is then judged by the whole
@@ -28,7 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
+from benchmarks.kept_scores import add_folder, kept_scores
 from stream_app.local.demo.config import shipped_models_path
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.promises import (
@@ -40,7 +43,7 @@ from stream_app.routing.promises import (
     counts_of,
 )
 from stream_app.training.cut import Judged, accepted_as, certified_cut, cuts_of, planned_cuts
-from stream_app.training.evaluation import answer_rows
+from stream_app.training.folder import labels_in
 from stream_app.training.recorded import label_indexes, read_recorded
 from stream_app.training.split import CALIBRATION_SHARE, CERTIFICATION_SHARE
 from stream_app.training.tier_fit import fit_tier
@@ -48,11 +51,14 @@ from stream_app.training.tier_fit import fit_tier
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stream_app.routing.calibration import BoolArray
     from stream_app.routing.decide import Tier
     from stream_app.routing.models import FloatArray, IndexArray
 
 TARGETS = (0.02, 0.03, 0.05, 0.08)
 DELTA = 0.05
+OF_ORACLE_MIN = 0.75
+"""What is accepted at 5 % with one threshold, in parts of what the oracle accepts."""
 PREVALENCE, PRECISION_MIN, MISS_MAX = 0.05, 0.6, 0.15
 POOLS = {
     "films": (("sentiment_fast", "sentiment_minilm"), ("imdb_llm_calibration",)),
@@ -70,14 +76,14 @@ class Pool:
     truth: IndexArray
 
     @classmethod
-    def of(cls, data: Path, task: str, names: Sequence[str], files: Sequence[str]) -> Pool:
-        rows = [row for file in files for row in read_recorded(data / f"{file}.jsonl.gz", task).rows]
-        answers = {name: answer_rows(shipped_models_path() / name, rows) for name in names}
-        labels = answers[names[0]].labels
+    def of(cls, data: Path, task: str, names: Sequence[str], files: Sequence[str], kept: Path) -> Pool:
+        read = [read_recorded(data / f"{file}.jsonl.gz", task) for file in files]
+        rows = [row for file in read for row in file.rows]
+        labels = labels_in(shipped_models_path() / names[0])
         return cls(
             labels,
             tuple(ServedModel(name, "1", labels, "0" * 64, 1) for name in names),
-            {name: Scores(found.probabilities, found.known_shares) for name, found in answers.items()},
+            {name: joined([kept_scores(name, file, kept) for file in read]) for name in names},
             np.array(label_indexes(rows, labels), np.intp),
         )
 
@@ -92,6 +98,13 @@ class Pool:
         """What they answer to every row of the pool."""
         found = [tier.judge([self.scores[model.name] for model in tier.models]) for tier in tiers]
         return [Judged(label, confidence) for _, label, confidence in found]
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The rows of several files, one after the other."""
+    return Scores(
+        np.concatenate([part.probabilities for part in parts]), np.concatenate([part.known_share for part in parts])
+    )
 
 
 @dataclass(slots=True)
@@ -141,6 +154,22 @@ def rate(promise: Promise, counts: Any) -> float:
             raise TypeError(promise)
 
 
+def ways_of(pool: Pool, *, rare: bool) -> dict[str, Sequence[Promise]]:
+    """Every way of promising that is tried on the same draws."""
+    labels = range(len(pool.labels))
+    ways: dict[str, Sequence[Promise]] = {}
+    for target in TARGETS:
+        ways[f"{target:.0%}, one threshold"] = [ErrorAtMost(target)]
+        ways[f"{target:.0%}, by label"] = [ErrorAtMost(target, (label,)) for label in labels]
+    if rare:
+        toxic = pool.labels.index("toxic")
+        ways["rare label"] = [
+            WrongAtPrevalence(1 - PRECISION_MIN, toxic, PREVALENCE, {1 - toxic: 1.0}),
+            MissedAtMost(MISS_MAX, toxic),
+        ]
+    return ways
+
+
 def oracle_coverage(pool: Pool, target: float) -> float:
     """The most that one cut of the last tier's confidence could accept, were all labels known."""
     (*_, last) = pool.judged(pool.tiers(np.arange(len(pool.truth))))
@@ -150,42 +179,77 @@ def oracle_coverage(pool: Pool, target: float) -> float:
 
 
 def splits(pool: Pool, given: argparse.Namespace, ways: Mapping[str, Sequence[Promise]]) -> dict[str, Seen]:
-    """Draw, fit, certify and judge, for every way of promising with the same draws."""
+    """Draw, fit, certify and judge: every way of promising with the same draws."""
     draw = np.random.default_rng(given.seed)
     seen = {name: Seen() for name in (*ways, *(f"naive {name}" for name in ways))}
-    inside = np.ones(len(pool.truth), np.bool_)
-    first = int(CALIBRATION_SHARE * given.rows)
-    second = first + int(CERTIFICATION_SHARE * given.rows)
-    for _ in range(given.splits):
-        drawn = draw.integers(0, len(pool.truth), given.rows)
-        judged = pool.judged(pool.tiers(drawn[:first]))
-        shared = cuts_of(judged, drawn[:first], np.zeros(len(pool.labels)))
+    everything = np.ones(len(pool.truth), np.bool_)
+    for _ in track(range(given.splits), console=Console(stderr=True), description="splits"):
+        split = Split.of(pool, draw.integers(0, len(pool.truth), given.rows))
         for name, promises in ways.items():
-            by_label = len(promises) > 1
-            cuts = (
-                planned_cuts(judged, pool.truth, inside, drawn[:first], promises, len(pool.labels))
-                if by_label
-                else shared
-            )
-            cut = certified_cut(cuts, judged, pool.truth, inside, [drawn[first:second]], promises, DELTA)
-            taken = None if cut is None else accepted_as(cut.by_label, judged, inside)
-            seen[name].add(taken, taken is not None and is_broken(pool, taken, promises))
-            taken = naive(pool, judged, shared, drawn[:second], promises)
-            seen[f"naive {name}"].add(taken, taken is not None and is_broken(pool, taken, promises))
+            for rule, cuts in ((name, split.certified(promises)), (f"naive {name}", split.naive(promises))):
+                taken = None if cuts is None else accepted_as(cuts, split.judged, everything)
+                seen[rule].add(taken, taken is not None and is_broken(pool, taken, promises))
     return seen
 
 
-def naive(
-    pool: Pool, judged: Sequence[Judged], cuts: FloatArray, drawn: IndexArray, promises: Sequence[Promise]
-) -> IndexArray | None:
-    """The lowest cut at which these rows themselves keep the promises, as if they were the population."""
-    inside = np.ones(len(pool.truth), np.bool_)
-    for cut in cuts[::-1]:
-        taken = accepted_as(cut, judged, inside)
-        counts = counts_of(pool.truth[drawn], taken[drawn], len(pool.labels))
-        if all(rate(promise, counts) <= promise.share for promise in promises):
-            return taken
-    return None
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows drawn with replacement, and tiers fitted on the first of them.
+
+    `judged` is what those answer to the whole pool, `own` to the rows drawn; `cuts` are those for one threshold.
+    """
+
+    labels: int
+    judged: Sequence[Judged]
+    own: Sequence[Judged]
+    truth: IndexArray
+    inside: BoolArray
+    calibration: IndexArray
+    certification: IndexArray
+    cuts: FloatArray
+
+    @classmethod
+    def of(cls, pool: Pool, drawn: IndexArray) -> Split:
+        first = int(CALIBRATION_SHARE * len(drawn))
+        calibration, certification = np.arange(first), np.arange(first, first + int(CERTIFICATION_SHARE * len(drawn)))
+        judged = pool.judged(pool.tiers(drawn[:first]))
+        own = [tier.rows(drawn) for tier in judged]
+        cuts = cuts_of(own, calibration, np.zeros(len(pool.labels)))
+        inside = np.ones(len(drawn), np.bool_)
+        return cls(len(pool.labels), judged, own, pool.truth[drawn], inside, calibration, certification, cuts)
+
+    def certified(self, promises: Sequence[Promise]) -> FloatArray | None:
+        """The cuts by label that may be promised, as `shunt calibrate` finds them."""
+        cuts = self.cuts
+        if len(promises) > 1:
+            cuts = planned_cuts(self.own, self.truth, self.inside, self.calibration, promises, self.labels)
+        found = certified_cut(cuts, self.own, self.truth, self.inside, [self.certification], promises, DELTA)
+        return None if found is None else found.by_label
+
+    def naive(self, promises: Sequence[Promise]) -> FloatArray | None:
+        """The lowest cut at which these rows themselves keep the promises, as if they were the population."""
+        used = np.concatenate([self.calibration, self.certification])
+        own, truth, inside = [tier.rows(used) for tier in self.own], self.truth[used], self.inside[used]
+        for cut in self.cuts[::-1]:
+            counts = counts_of(truth, accepted_as(cut, own, inside), self.labels)
+            if all(rate(promise, counts) <= promise.share for promise in promises):
+                return cut
+        return None
+
+
+def misses(rows: Sequence[dict[str, Any]], bar: float) -> list[str]:
+    """A line for each bar that is missed."""
+    told = [
+        f"{row['pool']}, {row['promise']}: broken in {row['broken']:.2%}"
+        for row in rows
+        if "naive" not in row["promise"] and row["broken"] > bar
+    ]
+    found = {(row["pool"], row["promise"]): row["coverage"] for row in rows}
+    for pool in POOLS:
+        coverage, oracle = found[pool, "5%, one threshold"], found[pool, "oracle, 5%"]
+        if coverage < OF_ORACLE_MIN * oracle:
+            told.append(f"{pool}: accepts {coverage:.1%} at 5 %, the oracle {oracle:.1%}")
+    return told
 
 
 def main() -> None:
@@ -193,37 +257,24 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
+    add_folder(parser)
     given = parser.parse_args()
     data = Path(os.environ["SHUNT_DATA"])
     rows = list[dict[str, Any]]()
     bar = DELTA + 2 * (DELTA * (1 - DELTA) / given.splits) ** 0.5
     for name, (models, files) in POOLS.items():
         task = "sentiment" if name == "films" else "toxicity"
-        pool = Pool.of(data, task, models, files)
+        pool = Pool.of(data, task, models, files, given.scores)
+        ways = ways_of(pool, rare=name == "moderation")
+        for way, found in splits(pool, given, ways).items():
+            rows.append({"pool": name, "promise": way, **found.row()})
         for target in TARGETS:
-            ways: dict[str, Sequence[Promise]] = {
-                "one threshold": [ErrorAtMost(target)],
-                "by label": [ErrorAtMost(target, (label,)) for label in range(len(pool.labels))],
-            }
-            for way, found in splits(pool, given, ways).items():
-                oracle = round(oracle_coverage(pool, target), 4)
-                rows.append({"pool": name, "promise": f"{target:.0%}, {way}", **found.row(), "oracle": oracle})
-                print(rows[-1], file=sys.stderr, flush=True)
-        if name == "moderation":
-            toxic = pool.labels.index("toxic")
-            promises: list[Promise] = [
-                WrongAtPrevalence(1 - PRECISION_MIN, toxic, PREVALENCE, {1 - toxic: 1.0}),
-                MissedAtMost(MISS_MAX, toxic),
-            ]
-            for way, found in splits(pool, given, {"rare": promises}).items():
-                rows.append({"pool": name, "promise": f"{way} label", **found.row()})
-                print(rows[-1], file=sys.stderr, flush=True)
-    missed = [
-        f"{row['pool']}, {row['promise']}: broken in {row['broken']:.2%}"
-        for row in rows
-        if "naive" not in row["promise"] and row["broken"] > bar
-    ]
+            oracle = round(oracle_coverage(pool, target), 4)
+            rows.append({"pool": name, "promise": f"oracle, {target:.0%}", "broken": 0.0, "coverage": oracle})
+        for row in rows:
+            if row["pool"] == name:
+                print(row, file=sys.stderr, flush=True)
+    missed = misses(rows, bar)
     print(
         json.dumps(
             {"splits": given.splits, "rows_drawn": given.rows, "bar": round(bar, 4), "rows": rows, "misses": missed}

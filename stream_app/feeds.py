@@ -22,6 +22,7 @@ from stream_app.codec.decisions import decode_decision
 from stream_app.errors import ShuntError, StartError, UnreadableRecord
 from stream_app.kafka.admin import behind
 from stream_app.kafka.group_offsets import stored_offsets
+from stream_app.kafka.leaving import leave
 from stream_app.web.seconds import HOUR_S
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Feeds:
                 for task in tasks:
                     task.cancel()
         finally:
-            await consumer.stop()
+            await leave(consumer)
 
     @property
     def _read_topics(self) -> tuple[str, ...]:

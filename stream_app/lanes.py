@@ -1,13 +1,14 @@
-"""Which lanes a role runs, and how each is built from the settings."""
+"""Which lanes a role runs, and how each is built from the settings.
+
+A lane is imported when it is to run: the LLM's client alone takes as long to import as all that a classify worker
+needs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from stream_app.classify.start import classify_lane
-from stream_app.escalate.start import escalate_lane
-from stream_app.feeds import Feeds
 from stream_app.kafka.connection import Connection
 from stream_app.web.live import LiveView
 
@@ -38,12 +39,19 @@ def live_view(settings: Settings) -> LiveView:
 def works_of(settings: Settings, role: str, metrics: Metrics, live: LiveView | None) -> dict[Lane, Work]:
     """The lanes of a role, by name: the one of that name, or both data paths where it is empty."""
     if live is not None:
+        from stream_app.feeds import Feeds  # noqa: PLC0415
+
         return {"feeds": Feeds(settings, Connection(settings.kafka), live, metrics).run}
-    data_paths: dict[Lane, Work] = {
-        "classify": opened_and_run(lambda: classify_lane(settings, metrics)),
-        "escalate": opened_and_run(lambda: escalate_lane(settings, metrics)),
-    }
-    return {lane: work for lane, work in data_paths.items() if role in {"", lane}}
+    works: dict[Lane, Work] = {}
+    if role in {"", "classify"}:
+        from stream_app.classify.start import classify_lane  # noqa: PLC0415
+
+        works["classify"] = opened_and_run(lambda: classify_lane(settings, metrics))
+    if role in {"", "escalate"}:
+        from stream_app.escalate.start import escalate_lane  # noqa: PLC0415
+
+        works["escalate"] = opened_and_run(lambda: escalate_lane(settings, metrics))
+    return works
 
 
 def opened_and_run(lane: Callable[[], AbstractAsyncContextManager[Runs]]) -> Work:

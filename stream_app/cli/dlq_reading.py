@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_app.cli.dlq_selection import letter_of
+from stream_app.cli.sent_once import OPENED
 from stream_app.codec.replays import decode_receipt, decode_receipt_key
 from stream_app.errors import ShuntError, UnreadableRecord
+from stream_app.kafka.leaving import leave
 from stream_app.kafka.reader import partitions_of, read_record, read_topic
 
 if TYPE_CHECKING:
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
     from stream_app.kafka.connection import Connection
 
     Record = ConsumerRecord[bytes | None, bytes | None]
-
-OPENED = b"opened"
-"""Key of the record with which a replay begins: it has read every receipt when it has read its own one."""
 
 Receipts = dict[tuple[int, int], "Receipt"]
 """By the letter's partition and offset."""
@@ -68,7 +67,7 @@ async def bounds(connection: Connection, topic: str) -> Bounds:
         consumer.assign(assigned)
         first, end = await consumer.beginning_offsets(assigned), await consumer.end_offsets(assigned)
     finally:
-        await consumer.stop()
+        await leave(consumer)
     return Bounds({tp.partition: at for tp, at in first.items()}, {tp.partition: at for tp, at in end.items()})
 
 

@@ -1,10 +1,7 @@
-"""Sends dead letters back, each at most once, however often this is run, killed, or run twice at a time.
+"""Sends dead letters back, each once (`stream_app.cli.sent_once`).
 
-1. The producer opens. Its transactional id belongs to the dead-letter topic, so a replay that still runs is fenced
-   from now on, and what it left open is aborted.
-2. A first transaction writes an opening record to the receipts, and the receipts are read until it comes: every one
-   that was ever committed is known now, and no other replay can commit another.
-3. Letters without a receipt are sent; each transaction holds records and their receipts, so both count or neither.
+The transactional id belongs to the dead-letter topic. Every letter that is sent has a receipt, on a topic of receipts
+that is read first; letters without one are sent.
 
 A receipt is a compacted record of its own, because nothing else is exact: offsets of a group tell a prefix, while a
 filter leaves gaps, and Kafka forgets them after a week without use, when dead letters are kept for a month; and the
@@ -14,20 +11,22 @@ marks on the records themselves go when their topic's retention ends.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from aiokafka import TopicPartition
+
 from stream_app.cli.dlq_fate import Send
-from stream_app.cli.dlq_reading import OPENED, read_letters, read_receipts, replays_topic
+from stream_app.cli.dlq_reading import read_letters, read_receipts, replays_topic
+from stream_app.cli.sent_once import SendingOutput, sent_once
 from stream_app.codec.replays import receipt_key
-from stream_app.errors import MembershipInterrupted, MembershipLost, ShuntError, StartError
+from stream_app.errors import MembershipInterrupted, StartError
 from stream_app.events import Outgoing
 from stream_app.kafka.topics import Cleanup, TopicPlan, create, look_up
-from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput
+from stream_app.kafka.transactions import BATCH_BYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection
 
     from stream_app.cli.dlq_fate import Fate, Judge
     from stream_app.cli.dlq_reading import Bounds, Page, Receipts
@@ -37,30 +36,8 @@ if TYPE_CHECKING:
 
 LETTERS_PER_TRANSACTION = 500
 BYTES_PER_TRANSACTION = 4 * 1024 * 1024
-OPEN_WITHIN_S = 60.0
-"""An earlier replay's transaction is aborted, and its markers written, before ours may begin."""
 RECEIPTS_WITHIN_S = 300.0
 """Reading a million receipts takes some ten seconds."""
-
-
-class ReplayOutput(TransactionalOutput):
-    """A transactional producer that consumes nothing: what was sent stands in the receipts, not in offsets."""
-
-    def __init__(self, connection: Connection, dlq: str, topics: Collection[TopicFound]) -> None:
-        """`topics` are those that a replay writes to."""
-        self._dlq = dlq
-        producer_id = f"shunt-dlq-replay-{dlq}"
-        batch_bytes_max = min([BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics)])
-        super().__init__(
-            lambda: connection.transactional_producer(producer_id, batch_bytes_max),
-            "",
-            connection.kafka.transaction_timeout_ms / 1000 * 2,
-            [tp for topic in topics for tp in topic.each_partition],
-        )
-
-    async def deliver(self, outgoing: Sequence[Outgoing]) -> None:
-        """All of `outgoing` or nothing. Raises as `publish` does."""
-        await self.publish(outgoing, f"sending {len(outgoing)} records back from {self._dlq}")
 
 
 class Replay:
@@ -94,9 +71,9 @@ class Replay:
 
         Raises ShuntError, which says what to do: another replay took over, Kafka was away, a right is missing.
         """
-        output = ReplayOutput(self._connection, self._dlq, await self._ready())
-        sent = 0
-        try:
+        about = f"back from {self._dlq}"
+        output = SendingOutput(self._connection, f"shunt-dlq-replay-{self._dlq}", about, await self._ready())
+        async with sent_once(output, f"another replay of {self._dlq}"):
             known = await self._open(output, begin)
             async with aclosing(self._fates(begin, known)) as chunks:
                 async for chunk in chunks:
@@ -105,20 +82,8 @@ class Replay:
                         now_ms = self._now_ms()
                         receipts = [send.receipt(self._replays, now_ms) for send in sends]
                         await output.deliver([*(send.outgoing for send in sends), *receipts])
-                        sent += len(sends)
+                        output.sent += len(sends)
                     yield chunk
-        except MembershipInterrupted as error:
-            raise ShuntError(
-                f"Kafka did not answer in time, after {sent:,} were sent ({error.message})",
-                advice="run the same command again: nothing is sent twice",
-            ) from error
-        except MembershipLost as error:
-            raise ShuntError(
-                f"another replay of {self._dlq} has begun, or this one stood still for too long; it sent {sent:,}",
-                advice="run the same command again when no other runs: nothing is sent twice",
-            ) from error
-        finally:
-            await output.close()
 
     async def _ready(self) -> Collection[TopicFound]:
         """Makes the topic of receipts where there is none; all topics that a replay writes to."""
@@ -138,15 +103,9 @@ class Replay:
             )
         return found.values()
 
-    async def _open(self, output: ReplayOutput, begin: Bounds) -> Receipts:
+    async def _open(self, output: SendingOutput, begin: Bounds) -> Receipts:
         """Every receipt there is, when nobody but we can write another."""
-        opened = uuid.uuid4().hex.encode()
-        try:
-            async with asyncio.timeout(OPEN_WITHIN_S):
-                await output.open()
-        except TimeoutError as error:
-            raise MembershipInterrupted(f"opening the producer took longer than {OPEN_WITHIN_S:.0f} s") from error
-        await output.deliver([Outgoing(self._replays, 0, OPENED, opened, ())])
+        opened = await output.begin([TopicPartition(self._replays, 0)])
         try:
             async with asyncio.timeout(RECEIPTS_WITHIN_S):
                 known = await read_receipts(self._connection, self._replays, opened)
@@ -157,7 +116,7 @@ class Replay:
         await self._forget_expired(output, known, begin)
         return known
 
-    async def _forget_expired(self, output: ReplayOutput, known: Receipts, begin: Bounds) -> None:
+    async def _forget_expired(self, output: SendingOutput, known: Receipts, begin: Bounds) -> None:
         """Takes away the receipts of letters that have expired, so that their topic does not grow for ever."""
         gone = [place for place in known if place[1] < begin.first.get(place[0], 0)]
         for start in range(0, len(gone), LETTERS_PER_TRANSACTION):

@@ -12,13 +12,13 @@ import orjson
 
 from stream_app.cli.configured import configured
 from stream_app.cli.erasing import Traces, tombstones
+from stream_app.cli.sent_once import OPEN_WITHIN_S, SendingOutput
 from stream_app.codec import Codec
 from stream_app.errors import MembershipLost, ShuntError, StartError, UnreadableRecord
 from stream_app.events import Event, Tombstone
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.reader import read_topic
 from stream_app.kafka.topics import look_up
-from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from stream_app.settings import Settings
 
     Record = ConsumerRecord[bytes | None, bytes | None]
-
-OPEN_WITHIN_S = 60.0
 
 
 @click.command()
@@ -115,16 +113,12 @@ async def _records(
 
 async def _publish(connection: Connection, traces: Traces, source: TopicFound, feedback: TopicFound) -> None:
     """All tombstones or none. Raises ShuntError."""
-    output = TransactionalOutput(
-        lambda: connection.transactional_producer(f"shunt-erase-{feedback.name}", BATCH_BYTES_MAX),
-        "",
-        connection.kafka.transaction_timeout_ms / 1000 * 2,
-        [*source.each_partition, *feedback.each_partition],
-    )
+    about = f"that erase {traces.event_id}"
+    output = SendingOutput(connection, f"shunt-erase-{feedback.name}", about, [source, feedback])
     try:
         async with asyncio.timeout(OPEN_WITHIN_S):
             await output.open()
-            await output.publish(tombstones(traces, source, feedback), f"erasing {traces.event_id}")
+            await output.deliver(tombstones(traces, source, feedback))
     except (MembershipLost, TimeoutError) as error:
         raise ShuntError(
             f"{traces.event_id} was not erased, or it is not known ({error})", advice="run the same command again"

@@ -10,7 +10,6 @@ import click
 from stream_app.app import Role, ShuntApp, create_app, run_worker
 from stream_app.cli.configured import configured
 from stream_app.routing.policy import load_policy
-from stream_app.shadow import Shadow
 from stream_app.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ def run(
         run_worker(create_app(settings, Role(role or "")))
     if role not in {None, "classify"}:
         raise click.UsageError(f"--shadow decides as classify does; {role} has none")
+    from stream_app.shadow import Shadow  # noqa: PLC0415 - it needs both lanes, which a worker may start without
+
     metrics = Metrics()
     policy = None if challenger is None else load_policy(challenger.read_bytes(), str(challenger))
     work = Shadow(settings, metrics, limit=limit, as_json=as_json, challenger=policy).run

@@ -1,26 +1,20 @@
-"""Sends people's labels, each once, however often this is run, killed, or run twice at a time.
+"""Sends people's labels, each once (`stream_app.cli.sent_once`).
 
-1. The producer opens. Its transactional id belongs to the verdicts topic, so another one that still runs is fenced
-   from now on, and what it left open is aborted.
-2. A first transaction writes an opening record to each partition of that topic, and it is read until they come: every
-   verdict that was ever committed is known now, and nobody else can commit another.
-3. What the newest verdict on an event and task does not say yet is sent; each transaction holds rows of the feedback
-   topic and their verdicts, so both count or neither.
+The transactional id belongs to the verdicts topic, which tells what was sent before. What the newest verdict on an
+event and task does not say yet is sent: rows of the feedback topic and their verdicts, together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from stream_app.cli.sent_once import OPENED, SendingOutput, sent_once
 from stream_app.cli.verdict_fate import Sends
 from stream_app.codec import decode_verdict
-from stream_app.errors import MembershipInterrupted, MembershipLost, ShuntError, UnreadableRecord
-from stream_app.events import Outgoing
+from stream_app.errors import MembershipInterrupted, UnreadableRecord
 from stream_app.kafka.reader import read_topic
-from stream_app.kafka.transactions import BATCH_BYTES_MAX, TransactionalOutput
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -31,26 +25,8 @@ if TYPE_CHECKING:
     from stream_app.kafka.topics import TopicFound
 
 ROWS_PER_TRANSACTION = 200
-OPEN_WITHIN_S = 60.0
-"""An earlier run's transaction is aborted, and its markers written, before ours may begin."""
 VERDICTS_WITHIN_S = 300.0
 """Reading a million verdicts takes some ten seconds."""
-OPENED = b"opened"
-"""Key of the records with which a run begins. Workers pass over them."""
-
-
-class FeedbackOutput(TransactionalOutput):
-    """A transactional producer that consumes nothing: what was sent stands on the verdicts topic."""
-
-    def __init__(self, connection: Connection, verdicts: TopicFound, feedback: TopicFound) -> None:
-        producer_id = f"shunt-feedback-{verdicts.name}"
-        batch_bytes_max = min(BATCH_BYTES_MAX, verdicts.message_bytes_max, feedback.message_bytes_max)
-        super().__init__(
-            lambda: connection.transactional_producer(producer_id, batch_bytes_max),
-            "",
-            connection.kafka.transaction_timeout_ms / 1000 * 2,
-            [*verdicts.each_partition, *feedback.each_partition],
-        )
 
 
 class Sending:
@@ -77,44 +53,20 @@ class Sending:
 
         Raises ShuntError, which says what to do: another run took over, Kafka was away, a right is missing.
         """
-        output = FeedbackOutput(self._connection, self._verdicts, self._feedback)
-        sent = 0
-        try:
-            before = await self._open(output)
+        topic = self._verdicts
+        output = SendingOutput(
+            self._connection, f"shunt-feedback-{topic.name}", f"to {topic.name}", [topic, self._feedback]
+        )
+        async with sent_once(output, "another `shunt feedback`"):
+            before = await read_before(self._connection, topic, await output.begin(topic.each_partition))
             for start in range(0, len(said), ROWS_PER_TRANSACTION):
                 chunk = said[start : start + ROWS_PER_TRANSACTION]
                 fates = [self._judge.fate(one, before, self._now_ms()) for one in chunk]
                 sends = [fate for fate in fates if isinstance(fate, Sends)]
                 if sends:
-                    outgoing = [record for fate in sends for record in fate.outgoing]
-                    await output.publish(outgoing, f"sending {len(sends)} labels")
-                    sent += len(sends)
+                    await output.deliver([record for fate in sends for record in fate.outgoing])
+                    output.sent += len(sends)
                 yield fates
-        except MembershipInterrupted as error:
-            raise ShuntError(
-                f"Kafka did not answer in time, after {sent:,} were sent ({error.message})",
-                advice="run the same command again: nothing is sent twice",
-            ) from error
-        except MembershipLost as error:
-            raise ShuntError(
-                f"another `shunt feedback` has begun, or this one stood still for too long; it sent {sent:,}",
-                advice="run the same command again when no other runs: nothing is sent twice",
-            ) from error
-        finally:
-            await output.close()
-
-    async def _open(self, output: FeedbackOutput) -> Before:
-        """What every verdict has said, when nobody but we can write another."""
-        opened = uuid.uuid4().hex.encode()
-        try:
-            async with asyncio.timeout(OPEN_WITHIN_S):
-                await output.open()
-        except TimeoutError as error:
-            raise MembershipInterrupted(f"opening the producer took longer than {OPEN_WITHIN_S:.0f} s") from error
-        topic = self._verdicts
-        marks = [Outgoing(topic.name, number, OPENED, opened, ()) for number in range(topic.partitions)]
-        await output.publish(marks, f"opening {topic.name}")
-        return await read_before(self._connection, topic, opened)
 
 
 async def read_before(connection: Connection, topic: TopicFound, opened: bytes | None) -> Before:

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from stream_app.codec import decode_verdict
 from stream_app.errors import StartError, UnreadableRecord
+from stream_app.kafka.leaving import leave
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +86,7 @@ class VerdictLog:
                     continue
                 await self._poll(consumer, assigned)
         finally:
-            await consumer.stop()
+            await leave(consumer)
 
     async def _assign(self, consumer: AIOKafkaConsumer, followed: dict[int, _Followed]) -> None:
         places = [TopicPartition(self._topic, number) for number in followed]

@@ -12,6 +12,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from stream_app.errors import StartError
 from stream_app.kafka.finished import decode
 from stream_app.kafka.group_offsets import stored_offsets
+from stream_app.kafka.leaving import leave
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +63,7 @@ async def lane_lag(
         begin = await consumer.beginning_offsets(assigned)
         end = await consumer.end_offsets(assigned)
     finally:
-        await consumer.stop()
+        await leave(consumer)
     records = behind(begin, end, committed, from_earliest=connection.kafka.start == "earliest")
     told = [decode(stored[tp].metadata, offset) for tp, offset in committed.items()]
     return LaneLag(

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from stream_app.errors import MembershipInterrupted, ShuntError, StartError, UnreadableRecord
 from stream_app.events import Outgoing
+from stream_app.kafka.leaving import leave
 from stream_app.kafka.transactions import TransactionalOutput
 from stream_app.routing.control import Control
 
@@ -70,7 +71,7 @@ class ControlLog:
                     self.caught_up.set()
                     self.changed.set()
         finally:
-            await consumer.stop()
+            await leave(consumer)
 
     async def _bound(self, consumer: AIOKafkaConsumer, which: int) -> int:
         ask = (consumer.beginning_offsets, consumer.end_offsets)[which]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from aiokafka import TopicPartition
 
 from stream_app.errors import StartError
+from stream_app.kafka.leaving import leave
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
@@ -58,7 +59,7 @@ async def read_topic(
             batch = [record for records in found.values() for record in records]
             yield [record for record in batch if not to_end or record.offset < end[_place(record)]]
     finally:
-        await consumer.stop()
+        await leave(consumer)
 
 
 async def true_ends(connection: Connection, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -73,7 +74,7 @@ async def true_ends(connection: Connection, places: Collection[TopicPartition]) 
         consumer.assign(list(places))
         return await consumer.end_offsets(list(places))
     finally:
-        await consumer.stop()
+        await leave(consumer)
 
 
 async def read_span(
@@ -97,7 +98,7 @@ async def read_span(
             found = await consumer.getmany(place, timeout_ms=POLL_MS, max_records=BATCH_RECORDS_MAX)
             yield [record for record in found.get(place, []) if record.offset < end]
     finally:
-        await consumer.stop()
+        await leave(consumer)
 
 
 class SpanExpired(Exception):  # noqa: N818 - named for what happened
@@ -135,7 +136,7 @@ async def read_records(
                 if record is not None:
                     found[number, offset] = record
     finally:
-        await consumer.stop()
+        await leave(consumer)
     return found
 
 

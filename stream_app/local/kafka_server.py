@@ -66,8 +66,9 @@ def server_properties(
         # How often the coordinator looks for transactions whose worker is gone (10 s by default): readers with
         # read_committed wait for it after every kill.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 500,
-        # A broker that comes back after a kill is let in only when its old session is over (9 s by default).
-        "broker.session.timeout.ms": 3000,
+        # A broker that comes back after a kill is let in only when its old session is over (9 s by default). Not
+        # less: one that gets no processor for so long is shut out, and a lone broker then makes no topic.
+        "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 500,
         # 128 MB by default, a quarter of our heap.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,

@@ -2,8 +2,9 @@
 
 Points: `opened` (the producer is there), `sent` (records and receipts of the NUMBER-th transaction are acknowledged,
 nothing is committed), `committing` (somewhere in its commit), `committed` (before anybody was told).
-Transactions count from 0, which is the opening one. The variable WITHOUT takes a safeguard out: `fencing` (each
-process has a transactional id of its own) or `together` (receipts commit after the records).
+Transactions count from 0, which is the opening one. The variable WITHOUT takes safeguards out: `fence` (each process
+has a transactional id of its own), `fence+pause` (and it takes no pause for too long) or `together` (receipts commit
+after the records).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import uuid
 from typing import TYPE_CHECKING
 
 from stream_app.cli import dlq_sending, main
+from stream_app.cli.sent_once import SendingOutput
+from stream_app.kafka import proven_end
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from stream_app.kafka.connection import Connection
     from stream_app.kafka.topics import TopicFound
 
-WITHOUT = os.environ.get("WITHOUT")
+WITHOUT = os.environ.get("WITHOUT", "")
 SIGNAL, POINT, NUMBER = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])
 COMMIT_TAKES_S = 0.005
 
@@ -36,14 +39,14 @@ def strike() -> None:
     os.kill(os.getpid(), SIGNAL)
 
 
-class Struck(dlq_sending.ReplayOutput):
+class Struck(SendingOutput):
     """Sends the process the signal when it comes to the point."""
 
     number = -1
 
-    def __init__(self, connection: Connection, dlq: str, topics: Collection[TopicFound]) -> None:
-        super().__init__(connection, dlq, topics)
-        if WITHOUT == "fencing":
+    def __init__(self, connection: Connection, name: str, about: str, topics: Collection[TopicFound]) -> None:
+        super().__init__(connection, name, about, topics)
+        if WITHOUT.startswith("fence"):
             self._producer = connection.transactional_producer(uuid.uuid4().hex)
 
     async def open(self) -> None:
@@ -70,6 +73,7 @@ class Struck(dlq_sending.ReplayOutput):
             asyncio.get_running_loop().call_later(random.uniform(0, COMMIT_TAKES_S), strike)
 
 
-dlq_sending.ReplayOutput = Struck
+proven_end.PROOF_S = {"fence": 1.0, "fence+pause": float("inf")}.get(WITHOUT, proven_end.PROOF_S)
+dlq_sending.SendingOutput = Struck
 dlq_sending.LETTERS_PER_TRANSACTION = 100
 sys.exit(main(sys.argv[4:]))

@@ -381,11 +381,13 @@ def stopped(dlq: Dlq, point: str, without: str = "") -> subprocess.Popen[bytes]:
     return process
 
 
-@pytest.mark.parametrize(("point", "before"), [("sent", 100), ("committed", 200)])
-def test_a_stalled_replay_that_wakes_up_sends_nothing_twice(dlq: Dlq, point: str, before: int) -> None:
-    """It is fenced by the one that began meanwhile, says so in one line, and ends with status 1."""
+@pytest.mark.parametrize(
+    ("point", "before", "without"), [("sent", 100, ""), ("committed", 200, ""), ("committed", 200, "fence")]
+)
+def test_a_stalled_replay_that_wakes_up_sends_nothing_twice(dlq: Dlq, point: str, before: int, without: str) -> None:
+    """Another began meanwhile: it is fenced, or knows that it stood still for too long; one line, and status 1."""
     dlq.bury(600)
-    stalled = stopped(dlq, point)
+    stalled = stopped(dlq, point, without)
     assert len(dlq.counted()) == before
     assert dlq.shunt("replay").status == 0
     dlq.each_once(600)
@@ -397,10 +399,10 @@ def test_a_stalled_replay_that_wakes_up_sends_nothing_twice(dlq: Dlq, point: str
     dlq.each_once(600)
 
 
-def test_without_fencing_the_count_finds_doubles(dlq: Dlq) -> None:
-    """What the test above shows is the fence's work: with an id for each process the stalled one goes on sending."""
+def test_without_both_safeguards_the_count_finds_doubles(dlq: Dlq) -> None:
+    """What the test above shows is their work: with an id of its own, and without the watch, it goes on sending."""
     dlq.bury(600)
-    stalled = stopped(dlq, "committed", without="fencing")
+    stalled = stopped(dlq, "committed", "fence+pause")
     assert dlq.shunt("replay").status == 0
     stalled.send_signal(signal.SIGCONT)
     stalled.communicate(timeout=WAIT_S)

@@ -26,7 +26,7 @@ THIRDS = {
 def test_a_third_is_learnt_from_429s_alone(kind, bound):
     """From 60 s after the first 429 on: at least 0.95 of the real limit, at most 5 further 429s in ten minutes."""
     real, configured = THIRDS[bound]
-    for seed in range(4):
+    for seed in range(2):
         fleet = Setting(kind, "max", real, configured, seed=seed, latency=seed % 2).fleet()
         fleet.run(780)
         began_s = fleet.provider.refusals[0] + 60
@@ -39,7 +39,7 @@ def test_a_third_is_learnt_from_429s_alone(kind, bound):
 def test_a_third_is_learnt_from_headers(kind, bound):
     """The first response tells: at least 0.95 of the real limit from 60 s on, and no 429 in ten minutes."""
     real, configured = THIRDS[bound]
-    for seed in range(4):
+    for seed in range(2):
         fleet = Setting(kind, "max", real, configured, seed=seed, headers=True, latency=seed % 2).fleet()
         fleet.run(660)
         assert utilisation(fleet, real, 60, 660) >= 0.95, f"seed {seed}"
@@ -100,7 +100,7 @@ def test_429s_that_no_limit_explains_are_forgotten(share, lasts_s, back_s):
     Where every call is refused for a while nothing was measured, so a minute is enough. Few refusals among many
     calls look like a limit, which is left by climbing; but use does not sink below two fifths meanwhile.
     """
-    for seed in range(3):
+    for seed in range(2):
         fleet = Setting("bucket", "max", REQUESTS_BOUND, REQUESTS_BOUND, seed=seed).fleet()
         trouble, admits = random.Random(seed), fleet.provider.admits
 

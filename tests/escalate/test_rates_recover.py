@@ -28,7 +28,7 @@ def test_one_429_after_a_quiet_minute_costs_little(calls_before):
 
     Three calls in a minute measure nothing. Hundreds measure how much was asked for, where more was allowed.
     """
-    for seed in range(5):
+    for seed in range(2):
         fleet = Setting("bucket", "max", WIDE, WIDE, seed=seed).fleet_that_waits()
         arrive(fleet, lambda now_s: calls_before if now_s < QUIET_S else 1.2 * WIDE.requests_per_minute)
         once = iter([1.0])
@@ -72,7 +72,7 @@ def test_429s_now_and_then_never_take_the_limit_away(demand, refused):
     """One to five calls of a hundred are refused, half a minute of every three: no minute below a fifth, or half
     of what is asked for. Ten minutes after the last of them the whole limit is believed, whatever was asked for.
     """
-    for seed in range(3):
+    for seed in range(2):
         fleet = Setting("bucket", "max", USUAL, USUAL, seed=seed).fleet_that_waits()
         arrive(fleet, lambda _: demand * USUAL.requests_per_minute)
         over_s = 1_200 + 30
