@@ -14,99 +14,40 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import psutil
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.one_core import MODELS, Round, Speed, pinned, pinned_triton, speed
 from stream_app.classify.triton import TritonModels
-from stream_app.local.stack import Stack
 from stream_app.training.evaluation import load_scorer
 from stream_app.training.rows import read_rows
 
 MODEL = "sentiment_fast"
-MODELS = Path(__file__).parent.parent / "triton_models"
 BATCH_TEXTS = 512
 IN_FLIGHT = 3
 ROUNDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One pass over the texts: how many, how long by the clock, and how many CPU seconds."""
-
-    texts: int
-    clock_s: float
-    cpu_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Texts a second: by the clock in the best round, by CPU seconds over all (they tick in hundredths)."""
-
-    by_clock: float
-    by_cpu: float
-
-
-def speed(rounds: Sequence[Round]) -> Speed:
-    return Speed(
-        max(each.texts / each.clock_s for each in rounds),
-        sum(each.texts for each in rounds) / sum(each.cpu_s for each in rounds),
-    )
-
-
-@contextmanager
-def pinned(cores: set[int]) -> Iterator[None]:
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def triton_processes(parent: psutil.Process) -> list[psutil.Process]:
-    return [each for each in parent.children(recursive=True) if "triton" in each.name()]
-
-
-def cpu_s(processes: Sequence[psutil.Process]) -> float:
-    return sum(times.user + times.system for times in (each.cpu_times() for each in processes))
-
-
-async def measure_triton(texts: list[str], core: int, others: set[int]) -> Speed:
-    with tempfile.TemporaryDirectory() as folder:
-        async with Stack.start(
-            dir=Path(folder), kafka=False, llm=False, model_repository=MODELS, load_models=[MODEL]
-        ) as stack:
-            processes = triton_processes(psutil.Process())
-            for process in processes:
-                for thread in process.threads():
-                    os.sched_setaffinity(thread.id, {core})
-            with pinned(others):
-                rounds = [await one_triton_round(stack.triton_grpc, texts, processes) for _ in range(ROUNDS + 1)]
-                return speed(rounds[1:])  # the first round warms up: shared memory grows, caches fill
-
-
-async def one_triton_round(url: str, texts: list[str], processes: Sequence[psutil.Process]) -> Round:
-    async with TritonModels.connect(url, timeout_s=120) as models:
+async def measure_triton(texts: list[str]) -> Speed:
+    async def work(models: TritonModels) -> None:
         model = await models.describe(MODEL)
-        await models.infer(model, texts[:BATCH_TEXTS])
         batches = iter([texts[at : at + BATCH_TEXTS] for at in range(0, len(texts), BATCH_TEXTS)])
 
         async def feed() -> None:
             for batch in batches:
                 await models.infer(model, batch)
 
-        spent, start = cpu_s(processes), time.perf_counter()
         await asyncio.gather(*(feed() for _ in range(IN_FLIGHT)))
-        return Round(len(texts), time.perf_counter() - start, cpu_s(processes) - spent)
+
+    async with pinned_triton([MODEL]) as triton:
+        rounds = [await triton.round(len(texts), work) for _ in range(ROUNDS + 1)]
+    return speed(rounds[1:])  # the first round warms up: shared memory grows, caches fill
 
 
 def timed(work: Callable[[list[str]], object], texts: list[str]) -> Round:
@@ -179,9 +120,8 @@ def measure(texts_max: int, *, tokenisers: bool) -> dict[str, object]:
     """All of it, in one run; raises KeyError without SHUNT_DATA."""
     rows = read_rows(Path(os.environ["SHUNT_DATA"]) / "imdb_train.jsonl.gz")[:texts_max]
     texts = [row.text for row in rows]
-    cores = sorted(os.sched_getaffinity(0))
-    core, others = cores[0], set(cores[1:]) or set(cores)
-    triton = asyncio.run(measure_triton(texts, core, others))
+    core = min(os.sched_getaffinity(0))
+    triton = asyncio.run(measure_triton(texts))
     sklearn = measure_sklearn(texts, [row.label for row in rows], core)
     result: dict[str, object] = {
         "texts": len(texts),
