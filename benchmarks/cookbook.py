@@ -35,7 +35,7 @@ from confluent_kafka import Producer
 
 from benchmarks.strict_providers import KINDS, PARTITIONS, Case, Scene, empty_scene
 from stream_app.codec import encode_escalation
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.events import Event
 from stream_app.local.llm.asked import tokens
 from stream_app.local.llm.limits import LimitKind

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import openai
 from aiokafka import AIOKafkaConsumer
 
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.events import Event
 from stream_app.local.llm.asked import tokens
 from stream_app.settings import load_settings

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from stream_app.cli.escalations import Escalations
 from stream_app.escalate.prompt import tokens_of
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.events import Answer, Ask, Escalation, Event, Source
 from stream_app.local.demo.config import shipped_models_path
 from stream_app.routing.models import Scores, ServedModel

@@ -25,7 +25,7 @@ from stream_app.codec import Codec, decode_dead_letter, decode_decision, timesta
 from stream_app.errors import StartError
 from stream_app.escalate.prices import price_of
 from stream_app.escalate.prompt import tokens_of
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.membership import Membership
 from stream_app.kafka.topics import TopicFound, look_up, plan

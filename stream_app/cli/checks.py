@@ -11,9 +11,9 @@ import aiohttp
 from stream_app.classify.start import deciding
 from stream_app.classify.triton import TritonModels
 from stream_app.errors import ModelError, ShuntError
-from stream_app.escalate.client import api_key
+from stream_app.escalate.endpoint_facts import api_key
 from stream_app.escalate.prices import price_of
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.topics import differences, look_up, plan
 

@@ -22,7 +22,7 @@ from stream_app.cli.live_questions import Questions, Variant, estimated, live_ro
 from stream_app.cli.live_shown import Asked, Report, as_object, as_text, row_lines
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.errors import SettingsError, StartError
-from stream_app.escalate.client import LOOPBACK, OpenAiClient, api_key
+from stream_app.escalate.endpoint_facts import LOOPBACK, api_key
 from stream_app.escalate.prices import price_of
 from stream_app.local.demo.words import plural, usd
 from stream_app.training.compared import Whole
@@ -195,6 +195,8 @@ def _require_rows(report: Report) -> None:
 
 async def _measured(settings: Settings, live: LiveOptions, questions: Questions, rows: Sequence[LiveRow]) -> Measured:
     """Asks until all is done or Ctrl-C, which ends it with what was measured so far."""
+    from stream_app.escalate.client import OpenAiClient  # noqa: PLC0415 - it takes a second, also of `--help`
+
     endpoint, stop = settings.llm.endpoints[0], asyncio.Event()
     client = OpenAiClient(endpoint, connections_max=settings.llm.max_in_flight)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)

@@ -10,9 +10,9 @@ import orjson
 
 from stream_app.cli.escalations import Escalations
 from stream_app.escalate.budget import NANO
-from stream_app.escalate.client import REASONING_MODEL
+from stream_app.escalate.endpoint_facts import REASONING_MODEL
 from stream_app.escalate.prompt import tokens_of
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.events import Event, Source
 
 if TYPE_CHECKING:

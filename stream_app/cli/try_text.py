@@ -18,7 +18,7 @@ from stream_app.classify.start import deciding
 from stream_app.cli.trace import trace
 from stream_app.cli.votes_shown import votes_shown
 from stream_app.escalate.prices import price_of
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.local.demo import config as shipped
 from stream_app.local.demo.options import DemoLlm, DemoOptions, choose_llm
 from stream_app.local.demo.screen import console

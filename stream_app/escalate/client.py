@@ -7,8 +7,6 @@ limits and budget are not its business: `max_retries=0`, one HTTP request per ca
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import time
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote, urlsplit
@@ -19,7 +17,7 @@ import msgspec
 import openai
 import orjson
 
-from stream_app.errors import SettingsError
+from stream_app.escalate.endpoint_facts import LOOPBACK, REASONING_MODEL, api_key
 from stream_app.escalate.rate_headers import rate_headers
 from stream_app.escalate.results import (
     Answered,
@@ -47,10 +45,6 @@ UNTOLD = {
 }
 UNTOLD_OF_A_CALL = dict.fromkeys(("x-stainless-retry-count", "x-stainless-read-timeout"), _OMIT)
 """What the SDK would tell of this machine with every call: nobody's business, and 4 KB of memory a call."""
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-PLACEHOLDER_KEY = "none"  # a local endpoint asks for no key; the SDK insists on one
-REASONING_MODEL = re.compile(r"^(o\d|gpt-5)")
-"""They refuse `temperature`."""
 CONTENT_CODES = frozenset(
     {"content_filter", "content_policy_violation", "invalid_prompt", "ResponsibleAIPolicyViolation"}
 )
@@ -160,32 +154,6 @@ class OpenAiClient:
         if not REASONING_MODEL.match(self.model):
             body["temperature"] = 0
         return body
-
-
-def api_key(endpoint: Endpoint, environ: Mapping[str, str] = os.environ) -> str:
-    """The endpoint's key, from its file or its environment variable.
-
-    A loopback address needs none. Raises SettingsError, naming what to set, where another one has none.
-    """
-    if endpoint.api_key_file is not None:
-        try:
-            key = endpoint.api_key_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SettingsError(
-                f"the LLM key file {endpoint.api_key_file} cannot be read ({error.strerror})",
-                advice="correct llm.endpoints.api_key_file",
-            ) from error
-        if key:
-            return key
-        raise SettingsError(f"the LLM key file {endpoint.api_key_file} is empty", advice="put the key into it")
-    if key := environ.get(endpoint.api_key_env, "").strip():
-        return key
-    if urlsplit(endpoint.base_url).hostname in LOOPBACK:
-        return PLACEHOLDER_KEY
-    raise SettingsError(
-        f"no key for {endpoint.base_url}",
-        advice=f"set the environment variable {endpoint.api_key_env}, or name a file with api_key_file",
-    )
 
 
 def _read(content: bytes, headers: Mapping[str, str]) -> Answered | Unusable:

@@ -9,15 +9,14 @@ from aiokafka.structs import TopicPartition
 
 from stream_app.codec import Codec
 from stream_app.errors import SettingsError
-from stream_app.escalate.answer_form import AnswerForm
 from stream_app.escalate.budget import NANO
 from stream_app.escalate.client import OpenAiClient
 from stream_app.escalate.endpoint_names import endpoint_names
-from stream_app.escalate.enrichment import Enrichment
 from stream_app.escalate.line import PricedClient
 from stream_app.escalate.partition_work import FETCH
 from stream_app.escalate.prices import price_of
-from stream_app.escalate.prompt import BYTES_PER_TOKEN, INSTRUCTIONS, Prompter, PromptOptions
+from stream_app.escalate.prompt import BYTES_PER_TOKEN
+from stream_app.escalate.prompters import prompters_of
 from stream_app.escalate.service import EscalateLane
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.membership import Membership
@@ -38,48 +37,6 @@ PROMPT_BYTES = 4_000
 def group_of(settings: Settings) -> str:
     """The slow lane's consumer group."""
     return f"{settings.kafka.group}-escalate"
-
-
-def prompter_of(settings: Settings) -> Prompter:
-    """The prompt as the first endpoint gets it. SettingsError where the instructions cannot be read."""
-    return _prompter(settings, json_schema=settings.llm.endpoints[0].json_schema)
-
-
-def prompters_of(settings: Settings) -> tuple[Prompter, ...]:
-    """The prompter of each endpoint, the same one for those that take the same form. Raises as `prompter_of` does."""
-    wanted = [endpoint.json_schema for endpoint in settings.llm.endpoints]
-    by_form = {json_schema: _prompter(settings, json_schema=json_schema) for json_schema in dict.fromkeys(wanted)}
-    return tuple(by_form[json_schema] for json_schema in wanted)
-
-
-def _prompter(settings: Settings, *, json_schema: bool) -> Prompter:
-    llm = settings.llm
-    options = PromptOptions(
-        instructions=_instructions(settings),
-        descriptions={task.name: task.descriptions for task in settings.tasks},
-        hint=llm.hint,
-        form=AnswerForm(llm.reason, Enrichment(llm.enrichment) if llm.enrichment else None),
-        json_schema=json_schema,
-        text_tokens_max=llm.text_tokens_max,
-        output_tokens_max=llm.output_tokens_max,
-    )
-    return Prompter(options, [task.name for task in settings.tasks])
-
-
-def _instructions(settings: Settings) -> str:
-    """The user's file, else ours."""
-    file = settings.llm.instructions_file
-    if file is None:
-        return INSTRUCTIONS
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"the instructions {file} cannot be read ({error})", advice="correct llm.instructions_file"
-        ) from error
-    if not text.strip():
-        raise SettingsError(f"the instructions {file} are empty", advice="write them, or leave the setting out")
-    return text
 
 
 def require_budget(settings: Settings, prices: Iterable[Price], partitions: int) -> None:

@@ -11,7 +11,8 @@ from stream_app.escalate import client as clients
 from stream_app.escalate import results
 from stream_app.escalate.answer import Valid, judge
 from stream_app.escalate.answer_form import AnswerForm
-from stream_app.escalate.client import OpenAiClient, api_key
+from stream_app.escalate.client import OpenAiClient
+from stream_app.escalate.endpoint_facts import api_key
 from stream_app.escalate.prompt import Prompter, PromptOptions
 from stream_app.escalate.rate_headers import SILENT, RateHeaders
 from stream_app.events import Event

@@ -11,7 +11,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from stream_app.classify.start import deciding
 from stream_app.cli.trace import trace
-from stream_app.escalate.start import prompter_of
+from stream_app.escalate.prompters import prompter_of
 from stream_app.local.reviews import shipped_reviews
 from stream_app.settings import load_settings
 from tests.classify.lanes import caught_up as classified

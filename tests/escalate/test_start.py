@@ -6,7 +6,8 @@ import pytest
 
 from stream_app.errors import SettingsError, ShuntError, StartError
 from stream_app.escalate.prices import Price
-from stream_app.escalate.start import escalate_lane, prompter_of, require_budget
+from stream_app.escalate.prompters import prompter_of
+from stream_app.escalate.start import escalate_lane, require_budget
 from stream_app.telemetry import Metrics
 from tests.escalate import escalated
 
