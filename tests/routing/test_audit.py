@@ -26,9 +26,12 @@ def streams(risk, count, length, seed):
 
 @pytest.mark.parametrize("bound", [0.02, 0.05, 0.1])
 def test_false_alarms_are_rare_however_long_one_looks(bound):
-    """At exactly the bound at most 5 % of a thousand streams ever alarm, looked at after each of 5,000 audits."""
-    alarms = sum(first_alarm(losses, bound) is not None for losses in streams(bound, 1000, 5000, 7))
-    assert alarms <= 50
+    """At exactly the bound at most 5 % of streams ever alarm, looked at after each of 5,000 audits.
+
+    Three hundred streams here; `python -m benchmarks.alarm` takes a thousand.
+    """
+    alarms = sum(first_alarm(losses, bound) is not None for losses in streams(bound, 300, 5000, 7))
+    assert alarms <= 15
 
 
 @pytest.mark.parametrize("bound", [0.02, 0.05])
