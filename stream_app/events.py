@@ -8,9 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TaskKind = Literal["one_of", "any_of"]
+"""How a task's labels stand to each other: exactly one is right, or each is or is not by itself."""
+
+Said = str | tuple[str, ...]
+"""What is said of a task: its label; of an `any_of` task all that apply, in the task's order, which may be none."""
+
+NO_LABEL = ""
+"""What is counted where none of a task's labels applies."""
+
+Cut = float | dict[str, float | None] | None
+"""What an answer is held against: one number, of an `any_of` task each label's. None: never accepted."""
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """Record headers, in order; a name may stand more than once, and Kafka lets a value be null."""
@@ -73,22 +88,40 @@ class Tombstone:
 class Answer:
     """One task's answer, as a decision carries it.
 
-    `probabilities` are the small model's calibrated ones, by label. `confidence` is the top one's, or None
-    where the LLM took part. `threshold` is the cut the label was held against. `certified` is None where no
-    small answer was taken. `votes` (model -> label) stands only where the LLM took part.
+    `probabilities` are the small model's calibrated ones, by label; of an `any_of` task they do not share one sum.
+    `confidence` is how sure the small model is of `label` (`confidence_of`), or None where the LLM took part.
+    `threshold` is the cut that was held against. `certified` is None where no small answer was taken. `votes` (model
+    -> label) stands only where the LLM took part.
     """
 
-    label: str
+    label: Said
     confidence: float | None
     probabilities: dict[str, float]
-    threshold: float | None
+    threshold: Cut
     decided_by: DecidedBy
     model: str
     certified: bool | None
     policy: str | None = None
     escalated_because: EscalatedBecause | None = None
     uncertified_reason: UncertifiedReason | None = None
-    votes: dict[str, str | None] | None = None
+    votes: dict[str, Said | None] | None = None
+
+
+def each_label(said: Said) -> tuple[str, ...]:
+    """The labels in an answer: the one, or all that apply."""
+    return (said,) if isinstance(said, str) else said
+
+
+def in_words(said: Said) -> str:
+    """An answer for people."""
+    return said if isinstance(said, str) else ", ".join(said) or "none"
+
+
+def confidence_of(said: Said, probabilities: Mapping[str, float]) -> float:
+    """How sure the small model is of an answer: the label's probability; of several, what it is least sure of."""
+    if isinstance(said, str):
+        return probabilities.get(said, 0.0)
+    return min((max(share, 1.0 - share) for share in probabilities.values()), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +199,8 @@ class VoteRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Ask:
     """One unsure task inside an escalation.
 
-    `labels` are those the LLM may answer (pruned, at least two), `probabilities` the small model's calibrated
-    ones over all labels, `small` the answer that stands if the LLM cannot be used. With `votes` an LLM's answer is
-    weighed, without it is obeyed.
+    `labels` are those the LLM may answer (at least two; pruned where one of them is right), `small` the answer that
+    stands if the LLM cannot be used. With `votes` an LLM's answer is weighed, without it is obeyed.
     """
 
     task: str
@@ -176,6 +208,11 @@ class Ask:
     small: Answer
     because: EscalatedBecause
     votes: VoteRule | None = None
+
+    @property
+    def any_of(self) -> bool:
+        """Whether any number of the labels may be right: then the small model's answer is a set of them too."""
+        return not isinstance(self.small.label, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +250,7 @@ class Parked:
 class SmallOpinion:
     """What the small model had said of a task, whether or not that was accepted."""
 
-    label: str
+    label: Said
     confidence: float
     probabilities: dict[str, float]
     model: str
@@ -230,7 +267,7 @@ class Feedback:
     id: str
     task: str
     text: str
-    label: str | None
+    label: Said | None
     labelled_by: LabelledBy
     why: WhyLabelled
     model: str | None
@@ -250,7 +287,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
     ref: str
     task: str
-    label: str
+    label: Said
     partition: int
     offset: int
     read_to: int

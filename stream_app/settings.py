@@ -146,6 +146,9 @@ class Task(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    kind: Literal["one_of", "any_of"] = "one_of"
+    """`any_of`: any number of the labels may be right of a text, and each is answered by itself. It must be what the
+    models are."""
     labels: tuple[str, ...] | dict[str, str] | None = None
     """The labels, or a table label -> description for the prompt. Left out: what the first model serves."""
     tiers: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
@@ -182,6 +185,14 @@ class Task(Section):
             raise ValueError("asking_cost is told in the unit of `costs`: give those too")
         if sum(self.prevalence.values()) > 1:
             raise ValueError("prevalence: the labels' shares add up to more than 1")
+        return self
+
+    @model_validator(mode="after")
+    def _any_of_promises_of_all_labels(self) -> Task:
+        if self.kind == "any_of":
+            for name in ("escalate_max", "precision_min", "miss_max", "prevalence", "costs"):
+                if getattr(self, name):
+                    raise ValueError(f"a task of kind any_of takes target_error or threshold: leave {name} out")
         return self
 
     @property

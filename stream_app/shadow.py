@@ -231,8 +231,7 @@ class Shadow:
 
     def _cost_nusd(self, request: Request) -> int:
         """The estimate for one call: the rendered prompt, and an answer with the longest allowed labels."""
-        longest = {task: max(labels, key=len) for task, labels in request.allowed.items()}
-        return self._price.cost_nusd(request.input_tokens, tokens_of(len(orjson.dumps(longest))))
+        return self._price.cost_nusd(request.input_tokens, tokens_of(len(orjson.dumps(request.longest_answer))))
 
     async def _stop_with(self, stopping: asyncio.Event) -> None:
         await stopping.wait()

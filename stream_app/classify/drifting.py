@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_app.routing.decide import Route
 from stream_app.routing.drift import SHIFTS, DriftWatch, Window
+from stream_app.routing.label_sets import label_counts
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -49,7 +50,7 @@ class Drifting:
             seen = routed if rows is None else routed.rows(rows)
             if not len(seen.label):
                 continue
-            for kind in watch.observe(_window(seen, len(router.labels), self._edges[router.task])):
+            for kind in watch.observe(_window(router, seen, self._edges[router.task])):
                 told = watch.drifted[kind]
                 log.warning("task %s drifts from its calibration sample: %s", router.task, told)
                 if kind in SHIFTS:
@@ -58,11 +59,11 @@ class Drifting:
                 self._metrics.drift(router.task, kind, evidence, drifted=kind in watch.drifted)
 
 
-def _window(routed: Routed, labels: int, edges: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Window:
+def _window(router: TaskRouter, routed: Routed, edges: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Window:
     places = np.searchsorted(edges, routed.confidence)
     return Window(
         events=len(routed.label),
-        labels=tuple(np.bincount(routed.label, minlength=labels).tolist()),
+        labels=label_counts(routed.label, len(router.labels), any_of=router.any_of),
         confidence=tuple(np.bincount(places, minlength=len(edges) + 1).tolist()),
         escalated=int((routed.route != Route.ACCEPTED).sum()),
         out_of_domain=int((routed.route == Route.OUT_OF_DOMAIN).sum()),

@@ -20,11 +20,25 @@ from stream_app.codec import (
     encode_escalation,
     record_batch_bytes,
 )
-from stream_app.events import Answer, Ask, Audit, Decision, Escalation, Event, Kind, Outgoing, Source, Tombstone
+from stream_app.events import (
+    NO_LABEL,
+    Answer,
+    Ask,
+    Audit,
+    Decision,
+    Escalation,
+    Event,
+    Kind,
+    Outgoing,
+    Source,
+    Tombstone,
+    each_label,
+)
 from stream_app.routing.action import recommended_action
 from stream_app.routing.audit_draw import AuditDraw
 from stream_app.routing.decide import Route, TaskRouter
 from stream_app.routing.holding import Backing
+from stream_app.routing.label_sets import labels_in
 from stream_app.routing.prune import pruned
 
 if TYPE_CHECKING:
@@ -35,6 +49,7 @@ if TYPE_CHECKING:
 
     from stream_app.classify.deciding import Verdicts
     from stream_app.errors import UnreadableRecord
+    from stream_app.events import Said
     from stream_app.kafka.topics import TopicFound
     from stream_app.settings import Settings
 
@@ -135,8 +150,10 @@ class Outbox:
         where = np.asarray(rows, np.intp)
         columns = [self._column(index, where, verdicts) for index in range(len(self._routers))]
         for column in columns:
-            for index, count in enumerate(np.bincount(column.label, minlength=len(column.labels)).tolist()):
-                tally.answers[column.task, column.labels[index]] += count
+            counts = np.bincount(column.label, minlength=len(column.choices)).tolist()
+            for said, count in zip(column.choices, counts, strict=True):
+                for label in each_label(said) or (NO_LABEL,):
+                    tally.answers[column.task, label] += count
         chosen = events if len(rows) == len(events) else [events[row] for row in rows]
         topic, kept = self._decisions.name, self._kept_numbers
         roomy = self._decisions.message_bytes_max - SIZE_MARGIN_BYTES
@@ -156,6 +173,18 @@ class Outbox:
         tier = routed.tier[rows].astype(np.intp)
         if held is not None:  # the grades are repeated for each backing
             tier += held.backing[rows].astype(np.intp) * len(router.tiers)
+        if router.any_of:
+            sets, label = np.unique(routed.label[rows], return_inverse=True)
+            return SmallAnswers(
+                task=router.task,
+                labels=router.labels,
+                grades=self._grades[index],
+                label=label,
+                grade=tier,
+                probabilities=routed.probabilities[rows],
+                sets=tuple(labels_in(one, router.labels) for one in sets.tolist()),
+                confidence=routed.confidence[rows],
+            )
         return SmallAnswers(
             task=router.task,
             labels=router.labels,
@@ -223,8 +252,8 @@ class Outbox:
         labels: dict[str, tuple[str, ...]] = {}
         for index, router in enumerate(self._routers):
             if Route(verdicts.routed[index].route[row]) is Route.ACCEPTED:
-                answer = answers[router.task] = self._answer(index, row, verdicts)
-                labels[router.task] = pruned(answer.probabilities, 0.0, router.llm_only)
+                answers[router.task] = self._answer(index, row, verdicts)
+                labels[router.task] = (*router.labels, *router.llm_only)
         if not answers:
             return None
         headers = encode_audit(Audit(event.source, answers, labels, self._policy, at_ms), record.headers)
@@ -236,8 +265,11 @@ class Outbox:
     def _labels_to_ask(self, router: TaskRouter, answer: Answer, because: str) -> tuple[str, ...]:
         """The pruned labels, in the model's order, and those no tier can give.
 
-        Nothing is pruned for a text outside the calibrated domain: its probabilities rule nothing out.
+        Nothing is pruned for a text outside the calibrated domain: its probabilities rule nothing out. Nor where any
+        label may be right: none of them rules out another.
         """
+        if router.any_of:
+            return router.labels
         eps = 0.0 if because == "out_of_domain" else self._prune_eps
         return pruned(answer.probabilities, eps, router.llm_only)
 
@@ -251,7 +283,7 @@ class Outbox:
         probabilities = [round(float(share), 6) for share in routed.probabilities[row]]
         accepted = route is Route.ACCEPTED
         return Answer(
-            label=router.labels[label],
+            label=router.said(label),
             confidence=round(float(routed.confidence[row]), 6),
             probabilities=dict(zip(router.labels, probabilities, strict=True)),
             threshold=tier.threshold_of(label) if held is None else round(float(held.cut[row]), 6),
@@ -284,15 +316,18 @@ class Outbox:
         value, headers = self._codec.encode_decision(decision)
         return Outgoing(self._decisions.name, partition, event.key, value, headers)
 
-    def _recommend(self, labels: Sequence[str]) -> str | None:
-        return recommended_action(self._actions, labels)
+    def _recommend(self, answers: Sequence[Said]) -> str | None:
+        return recommended_action(self._actions, answers)
 
 
 def _grades(router: TaskRouter) -> Iterator[Grade]:
-    """A grade for each tier and label; where a share is held, all of them once for each backing."""
+    """A grade for each tier and label; where a share is held, all of them once for each backing.
+
+    Where any label may be right, one for each tier: it holds the cuts of all.
+    """
     for backing in Backing if router.share is not None else (Backing.FLOOR,):
         for tier in router.tiers:
-            for label in range(len(router.labels)):
+            for label in range(1 if router.any_of else len(router.labels)):
                 yield Grade(
                     model=tier.ref,
                     threshold=tier.threshold_of(label),

@@ -109,6 +109,9 @@ def calibrated_tasks(settings: Settings, names: Sequence[str]) -> list[Task]:
     for name in names:
         if name not in by_name:
             raise SettingsError(f"no task {name} is to be certified", advice=f"there is {', '.join(by_name)}")
+    for name in names or by_name:
+        if by_name[name].kind == "any_of":
+            raise SettingsError(f"task {name} is of kind any_of: it decides by a threshold by hand alone")
     return [by_name[name] for name in (names or by_name)]
 
 

@@ -17,6 +17,7 @@ from stream_app.cli.dlq_selection import moment_ms
 from stream_app.cli.table import as_table
 from stream_app.codec import SourceMessage, decode_decision
 from stream_app.errors import SettingsError, UnreadableRecord
+from stream_app.events import Said  # noqa: TC001 - msgspec reads the annotation
 from stream_app.kafka.connection import Connection
 from stream_app.kafka.reader import read_topic
 from stream_app.training.past import AuditKey, PastDecisions
@@ -52,7 +53,7 @@ class AuditSeen(msgspec.Struct, frozen=True):
 
     task: str
     by: str
-    label: str | None
+    label: Said | None
     source: SourceMessage
 
 
@@ -122,9 +123,14 @@ def evaluate_past(settings: Settings, asked: PastOptions, name: str | None, *, a
 
 def _task(settings: Settings, name: str | None) -> Task:
     """The named task, or the only one; one with a cut by hand is as good as any."""
-    by_name = {task.name: task for task in settings.tasks}
+    by_name = {task.name: task for task in settings.tasks if task.kind == "one_of"}
+    if name is None and not by_name:
+        raise SettingsError(
+            "no task has one label: other cuts are held against tasks of kind one_of",
+            advice="measure one of kind any_of on labelled rows: shunt evaluate FILE",
+        )
     if name is None and len(by_name) == 1:
-        return settings.tasks[0]
+        return next(iter(by_name.values()))
     if name is None:
         raise SettingsError(f"there are {len(by_name)} tasks", advice=f"say --task {' or --task '.join(by_name)}")
     if name not in by_name:
@@ -163,7 +169,7 @@ async def _audits(connection: Connection, task: str) -> dict[AuditKey, str]:
                     audit = _decode_audit(record.value or b"")
                 except msgspec.DecodeError:
                     continue
-                if audit.task == task and audit.label is not None:
+                if audit.task == task and isinstance(audit.label, str):
                     found[audit.source.ref, audit.by] = audit.label
     return found
 

@@ -72,7 +72,8 @@ def _read(settings: Settings, file: Path, only: str | None) -> tuple[list[Said],
     if only is not None and only not in tasks:
         raise SettingsError(f"there is no task {only}", advice=f"there is {', '.join(tasks)}")
     try:
-        return said_in(json_objects(file), tasks, only)
+        any_of = {task.name for task in settings.tasks if task.kind == "any_of"}
+        return said_in(json_objects(file), tasks, only, any_of)
     except (UnreadableRow, OSError) as error:
         raise SettingsError(str(error), advice="give JSON Lines, as `shunt sample` writes them") from error
 

@@ -9,6 +9,7 @@ import orjson
 
 from stream_app.codec import decode_dead_letter, decode_decision
 from stream_app.errors import UnreadableRecord
+from stream_app.events import in_words
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
@@ -72,7 +73,7 @@ def decision_line(decision: DecisionMessage) -> str:
 
 def _answer(answer: AnswerMessage) -> str:
     sure = "" if answer.confidence is None else f" {answer.confidence:.3f}"
-    return f"{printable(answer.label, 60)}{sure} ({answer.decided_by})"
+    return f"{printable(in_words(answer.label), 60)}{sure} ({answer.decided_by})"
 
 
 def _place(record: Record) -> str:

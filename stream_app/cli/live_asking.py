@@ -22,6 +22,7 @@ from stream_app.escalate.budget import NANO
 from stream_app.escalate.gate import gate_of
 from stream_app.escalate.line import Line, PricedClient
 from stream_app.escalate.question import GotAnswer, NoAnswer, Question
+from stream_app.events import in_words
 from stream_app.telemetry import Metrics
 from stream_app.training.compared import AskedAs, AskedRow
 
@@ -184,7 +185,7 @@ class LiveAsking:
             if way is None:
                 return None
             ways[variant.value] = way
-        return AskedRow(row.place, row.truth, row.ask.small.label, ways)
+        return AskedRow(row.place, row.truth, in_words(row.ask.small.label), ways)
 
     def _stuck(self) -> Stopped | None:
         """Why nothing will move any more, if so. Raises what failed in a callback."""
@@ -215,7 +216,7 @@ class LiveAsking:
 def _asked_as(result: AskResult, row: LiveRow, labels: Sequence[str]) -> AskedAs | None:
     """A question's end as a figure; None where no budget could ever pay it."""
     if isinstance(result, GotAnswer):
-        outcome, label = "answered", result.answer.labels[row.ask.task]
+        outcome, label = "answered", in_words(result.answer.labels[row.ask.task])
     elif isinstance(result, NoAnswer) and result.reason not in {"budget", "outage"}:
         outcome, label = "refused" if result.reason == "refused" else "no_answer", None
     else:

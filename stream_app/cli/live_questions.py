@@ -16,7 +16,7 @@ from stream_app.escalate.prompters import prompter_of
 from stream_app.events import Event, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from stream_app.escalate.prices import Price
     from stream_app.escalate.prompt import Request
@@ -113,8 +113,7 @@ def estimated(questions: Questions, rows: Iterable[LiveRow], price: Price, model
 def _output_tokens(request: Request, model: str) -> int:
     if request.form.keys or REASONING_MODEL.match(model):
         return request.output_tokens_max
-    longest: Mapping[str, str] = {task: max(labels, key=len) for task, labels in request.allowed.items()}
-    return min(request.output_tokens_max, tokens_of(len(orjson.dumps(longest))))
+    return min(request.output_tokens_max, tokens_of(len(orjson.dumps(request.longest_answer))))
 
 
 def _with(settings: Settings, **llm: object) -> Settings:

@@ -1,7 +1,8 @@
 """What people said of events, as their file has it: rows of `shunt sample` that were filled in, or decisions. Pure.
 
-A row's labels stand in `labels` (task -> label, null where nobody said anything), or in `label` for one task. Its
-event is named by `source`, as `shunt sample` and every decision have it, or by `id` alone.
+A row's labels stand in `labels` (task -> label, null where nobody said anything), or in `label` for one task. Of a
+task of which any label may be right that is a list of those that apply, or a map of each to true or false. Its event
+is named by `source`, as `shunt sample` and every decision have it, or by `id` alone.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from stream_app.codec import timestamp_ms
+from stream_app.events import each_label, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from stream_app.events import Said as Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Said:
     id: str | None
     text: str | None
     task: str
-    label: str
+    label: Label
     source_ms: int | None = None
 
     @property
@@ -42,33 +46,40 @@ class Unusable:
 
 
 def said_in(
-    rows: Iterable[tuple[int, str, dict[str, object]]], tasks: Mapping[str, frozenset[str]], only: str | None
+    rows: Iterable[tuple[int, str, dict[str, object]]],
+    tasks: Mapping[str, frozenset[str]],
+    only: str | None,
+    any_of: Collection[str] = (),
 ) -> tuple[list[Said], list[Unusable]]:
     """Every label that is filled in, of the task `only` or of all, and what is wrong with the others.
 
     `rows` are number, place and object (`training.rows.json_objects`); `tasks` has each task's labels, empty where
-    the settings do not name them. Of two rows that say the same only one is kept; two that differ are both unusable.
+    the settings do not name them, and `any_of` those of which any label may be right. Of two rows that say the same
+    only one is kept; two that differ are both unusable.
     """
     found: dict[tuple[str, str], Said] = {}
     wrong: list[Unusable] = []
     clashing: set[tuple[str, str]] = set()
     for _, place, fields in rows:
-        for said in _of_row(place, fields, tasks, only):
+        for said in _of_row(place, fields, tasks, only, any_of):
             if isinstance(said, Unusable):
                 wrong.append(said)
                 continue
             key = (said.about, said.task)
             other = found.setdefault(key, said)
-            if other.label != said.label:
+            if set(each_label(other.label)) != set(each_label(said.label)):
                 clashing.add(key)
-                wrong.append(
-                    Unusable(place, f"{said.task} is {said.label} here and {other.label} at {other.place}: which?")
-                )
+                here, there = in_words(said.label), in_words(other.label)
+                wrong.append(Unusable(place, f"{said.task} is {here} here and {there} at {other.place}: which?"))
     return [said for key, said in found.items() if key not in clashing], wrong
 
 
 def _of_row(
-    place: str, fields: Mapping[str, object], tasks: Mapping[str, frozenset[str]], only: str | None
+    place: str,
+    fields: Mapping[str, object],
+    tasks: Mapping[str, frozenset[str]],
+    only: str | None,
+    any_of: Collection[str],
 ) -> Iterator[Said | Unusable]:
     labels = _labels(fields, tasks, only)
     if isinstance(labels, str):
@@ -77,16 +88,32 @@ def _of_row(
     ref, source_ms = _source(fields.get("source"))
     event_id, text = fields.get("id"), fields.get("text")
     name = str(event_id) if isinstance(event_id, str | int) and not isinstance(event_id, bool) else None
-    for task, label in labels.items():
-        if label is None or (only is not None and task != only):
+    for task, told in labels.items():
+        if told is None or (only is not None and task != only):
             continue
-        if (problem := _problem(task, label, tasks)) is not None:
+        label = several(told) if task in any_of else told
+        if (problem := _problem(task, label, tasks, any_of)) is not None:
             yield Unusable(place, problem)
         elif ref is None and not name:
             yield Unusable(place, "it names no event: neither source nor id")
         else:
             said = text if isinstance(text, str) and text.strip() else None
-            yield Said(place, ref, name, said, task, cast("str", label), source_ms)
+            yield Said(place, ref, name, said, task, cast("Label", label), source_ms)
+
+
+def several(told: object) -> object:
+    """Those of several labels that apply, where all of `told` says so; else as it was told.
+
+    A map must say true or false of each: what is null there, nobody has looked for.
+    """
+    if isinstance(told, list):
+        return tuple(cast("list[object]", told))
+    if not isinstance(told, dict):
+        return told
+    marks = cast("dict[str, object]", told)
+    if not all(isinstance(value, bool | int) and value in {0, 1} for value in marks.values()):
+        return told
+    return tuple(label for label, value in marks.items() if value)
 
 
 def _labels(
@@ -103,13 +130,16 @@ def _labels(
     return "it does not say which task its label is for: say --task" if task is None else {task: fields["label"]}
 
 
-def _problem(task: str, label: object, tasks: Mapping[str, frozenset[str]]) -> str | None:
+def _problem(task: str, label: object, tasks: Mapping[str, frozenset[str]], any_of: Collection[str]) -> str | None:
     if task not in tasks:
         return f"there is no task {task}: there is {', '.join(tasks)}"
-    if not isinstance(label, str) or not label:
-        return f"the label of {task} is no text"
-    if tasks[task] and label not in tasks[task]:
-        return f"{task} has no label {label}: it has {', '.join(sorted(tasks[task]))}"
+    if not isinstance(label, tuple) and task in any_of:
+        return f"the labels of {task} are neither a list nor a map of each to true or false"
+    for one in cast("tuple[object, ...]", label) if isinstance(label, tuple) else (label,):
+        if not isinstance(one, str) or not one:
+            return f"the label of {task} is no text"
+        if tasks[task] and one not in tasks[task]:
+            return f"{task} has no label {one}: it has {', '.join(sorted(tasks[task]))}"
     return None
 
 

@@ -179,7 +179,7 @@ class _Drawing:
 def _opinion(router: TaskRouter, routed: Routed, row: int) -> SmallOpinion:
     shares = [round(float(share), 6) for share in routed.probabilities[row]]
     return SmallOpinion(
-        label=router.labels[int(routed.label[row])],
+        label=router.said(int(routed.label[row])),
         confidence=round(float(routed.confidence[row]), 6),
         probabilities=dict(zip(router.labels, shares, strict=True)),
         model=router.tiers[int(routed.tier[row])].ref,

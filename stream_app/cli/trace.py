@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from stream_app.cli.escalations import Escalations
 from stream_app.events import Event, Source
 from stream_app.routing.decide import Route
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from stream_app.classify.scoring import Models
     from stream_app.classify.start import Deciding
-    from stream_app.events import Escalation
+    from stream_app.events import Cut, Escalation, Said
     from stream_app.routing.decide import Routed, TaskRouter, Tier
     from stream_app.routing.models import Scores
     from stream_app.settings import Settings
@@ -31,9 +29,9 @@ class TierStep:
 
     tier: Tier
     scores: Mapping[str, Scores]
-    label: str
+    label: Said
     confidence: float
-    threshold: float | None
+    threshold: Cut
     accepted: bool
 
 
@@ -94,7 +92,6 @@ async def _walk(router: TaskRouter, models: Models, text: str) -> TaskTrace:
 
 def _step(router: TaskRouter, tier: Tier, held: Mapping[str, Scores]) -> TierStep:
     scores = {model.ref: held[model.name] for model in tier.models}
-    _, label, confidence = tier.judge(list(scores.values()))
-    threshold = tier.threshold_of(int(label[0]))
-    sure = threshold is not None and bool(confidence[0] >= np.float32(threshold))
-    return TierStep(tier, scores, router.labels[int(label[0])], float(confidence[0]), threshold, sure)
+    judged = tier.judge(list(scores.values()))
+    label, sure = int(judged[1][0]), bool(tier.accepts(*judged)[0])
+    return TierStep(tier, scores, router.said(label), float(judged[2][0]), tier.threshold_of(label), sure)

@@ -19,6 +19,7 @@ from stream_app.cli.trace import trace
 from stream_app.cli.votes_shown import votes_shown
 from stream_app.escalate.prices import price_of
 from stream_app.escalate.prompters import prompter_of
+from stream_app.events import in_words
 from stream_app.local.demo import config as shipped
 from stream_app.local.demo.options import DemoLlm, DemoOptions, choose_llm
 from stream_app.local.demo.screen import console
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from stream_app.cli.trace import TaskTrace, TierStep, Trace
     from stream_app.escalate.prompt import Request
+    from stream_app.events import Cut
     from stream_app.routing.models import Scores
     from stream_app.settings import Settings
 
@@ -128,11 +130,10 @@ def _domain(task: TaskTrace) -> list[Text]:
 
 def _step(number: int, step: TierStep, labels: Sequence[str], *, last: bool, foreign: bool) -> list[Text]:
     """One tier: what its models said, what that is worth, and what follows."""
-    line = Text(f"  tier {number}  ").append(step.label, "bold")
-    line.append(f" {percent(step.confidence)}", "bold")
-    cut = step.threshold
+    line = Text(f"  tier {number}  ").append(in_words(step.label), "bold")
+    line.append(f" {'' if isinstance(step.label, str) else 'at least '}{percent(step.confidence)}", "bold")
     line.append(" calibrated, " if step.tier.knots is not None or len(step.scores) > 1 else ", ", "not bold dim")
-    line.append("accepts nothing" if cut is None else f"{percent(cut)} needed", "not bold dim")
+    line.append(_needed(step.threshold), "not bold dim")
     if foreign:
         line.append("  → not trusted on such a text: escalated", "yellow")
     elif step.accepted:
@@ -141,6 +142,16 @@ def _step(number: int, step: TierStep, labels: Sequence[str], *, last: bool, for
         line.append("  → not sure: escalated" if last else "  → not sure: next tier", "yellow")
     raw = [f"{ref} says {_listed(labels, scores)}" for ref, scores in step.scores.items()]
     return [line, Text(f"          {'; '.join(raw)}", "dim")]
+
+
+def _needed(cut: Cut) -> str:
+    """What the tier is held against."""
+    if isinstance(cut, dict):
+        own = {label: "never accepted" if one is None else percent(one) for label, one in cut.items()}
+        if len(set(own.values())) > 1:
+            return ", ".join(f"{label} {needed}" for label, needed in own.items()) + " needed"
+        cut = next(iter(cut.values()), None)
+    return "accepts nothing" if cut is None else f"{percent(cut)} needed"
 
 
 def _listed(labels: Sequence[str], scores: Scores) -> str:
@@ -152,10 +163,10 @@ def _ending(traced: Trace, settings: Settings) -> list[RenderableType]:
     took = f"the small models took {duration(traced.took_ms)}"
     escalation = traced.escalation
     if escalation is None:
-        labels = ", ".join(f"{task.router.task} {task.steps[-1].label}" for task in traced.tasks)
+        labels = ", ".join(f"{task.router.task} {in_words(task.steps[-1].label)}" for task in traced.tasks)
         return [Text(f"Decided: {labels}. ", "bold green").append(f"No LLM call; {took}.", "not bold default")]
     asked = ", ".join(ask.task for ask in escalation.asks)
-    sure = ", ".join(f"{task} {answer.label}" for task, answer in escalation.sure.items())
+    sure = ", ".join(f"{task} {in_words(answer.label)}" for task, answer in escalation.sure.items())
     line = Text(f"To the LLM: {asked}", "bold magenta")
     line.append(f"; sure already: {sure}" if sure else "").append(f"; {took}.", "not bold default")
     request = prompter_of(settings).render(escalation, traced.event)
@@ -169,7 +180,10 @@ def _prompt(request: Request, settings: Settings) -> list[RenderableType]:
     first = " (the first endpoint)" if len(settings.llm.in_turn) > 1 else ""
     tokens = plural(request.input_tokens, "token")
     title = f"what {endpoint.model}{first} would be asked: about {tokens}, at most {usd(most)}"
-    labels = "; ".join(f"{task}: {' or '.join(allowed)}" for task, allowed in request.allowed.items())
+    labels = "; ".join(
+        f"{task}: {'any of ' if task in request.any_of else ''}{' or '.join(allowed)}"
+        for task, allowed in request.allowed.items()
+    )
     return [
         Panel(
             Text(request.system), title=title, title_align="left", subtitle="system message", border_style="magenta"

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stream_app.cli.said import Said, Unusable
 from stream_app.codec import encode_feedback, encode_verdict, record_batch_bytes, timestamp_ms
-from stream_app.events import Feedback, Outgoing, SmallOpinion, Source, Verdict
+from stream_app.events import Feedback, Outgoing, SmallOpinion, Source, Verdict, confidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_app.cli.decided_about import About, Newest
     from stream_app.codec import AnswerMessage
+    from stream_app.events import Said as Label
     from stream_app.kafka.topics import TopicFound
 
-Before = dict[tuple[str, str], str]
+Before = dict[tuple[str, str], "Label"]
 """What the newest verdict on a record (its source) and a task said."""
 
 
@@ -58,8 +59,10 @@ class VerdictJudge:
             return ref
         newest = self._about.newest[ref]
         answer = newest.standing.decision.answers.get(said.task)
-        if answer is None:
-            return Unusable(said.place, f"the decision about {said.about} has no task {said.task}")
+        problem = _unlike(said, answer)
+        if answer is None or problem is not None:
+            return Unusable(said.place, problem or "")
+        said = _in_order(said, answer)
         by_person = answer.label if answer.decided_by == "human" else None
         if before.get((ref, said.task), by_person) == said.label:
             return SaidBefore(said, ref)
@@ -124,5 +127,31 @@ def small_opinion(answer: AnswerMessage) -> SmallOpinion:
         label, model = answer.label, answer.model
     else:
         voted = next(((model, label) for model, label in (answer.votes or {}).items() if label is not None), None)
-        model, label = voted or (answer.model, max(shares, key=shares.__getitem__, default=answer.label))
-    return SmallOpinion(label, shares.get(label, 0.0), shares, model)
+        model, label = voted or (answer.model, _likeliest(answer))
+    return SmallOpinion(label, confidence_of(label, shares), shares, model)
+
+
+def _likeliest(answer: AnswerMessage) -> Label:
+    """By the small model's probabilities: the top label, or all that are likelier than not."""
+    shares = answer.probabilities
+    if isinstance(answer.label, str):
+        return max(shares, key=shares.__getitem__, default=answer.label)
+    return tuple(label for label, share in shares.items() if share >= 0.5)
+
+
+def _in_order(said: Said, answer: AnswerMessage) -> Said:
+    """Several labels as the task has them: so the same ones are the same label."""
+    if isinstance(said.label, str):
+        return said
+    return replace(said, label=tuple(label for label in answer.probabilities if label in said.label))
+
+
+def _unlike(said: Said, answer: AnswerMessage | None) -> str | None:
+    """What of a person's label does not fit the decision's answer to that task."""
+    if answer is None:
+        return f"the decision about {said.about} has no task {said.task}"
+    if isinstance(answer.label, str) != isinstance(said.label, str):
+        form = "a list of labels" if isinstance(said.label, str) else "one label"
+        return f"the decision about {said.about} has {form} for {said.task}"
+    foreign = [] if isinstance(said.label, str) else [one for one in said.label if one not in answer.probabilities]
+    return f"{said.task} has no label {foreign[0]}" if foreign else None

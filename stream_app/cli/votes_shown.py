@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from stream_app.escalate.voting import voted
-from stream_app.routing.votes import Opinions
+from stream_app.escalate.voting import opinions, voted
 
 if TYPE_CHECKING:
     from stream_app.events import Ask, Escalation, VoteRule
@@ -38,10 +37,10 @@ def _line(ask: Ask, rule: VoteRule, chars: int, llm: Llm, said: str | None) -> T
     second = llm.second_opinion
     if second is None:
         return line.append(f", {alone}")
-    opinions = Opinions(rule, ask.small.probabilities, chars, cast)
-    worth = f"worth {100 * opinions.worth(second.model):.1f} points, {100 * rule.worth_min:.1f} needed"
+    together = opinions(rule, ask, chars, cast)
+    worth = f"worth {100 * together.worth(second.model):.1f} points, {100 * rule.worth_min:.1f} needed"
     if rule.costs:
-        worth = f"saves {opinions.worth(second.model):.3g} of the costs, {rule.worth_min:.3g} needed"
-    if opinions.asks(second.model):
+        worth = f"saves {together.worth(second.model):.3g} of the costs, {rule.worth_min:.3g} needed"
+    if together.asks(second.model):
         return line.append(f", {second.model} is asked too ({worth}); without it {alone}", "magenta")
     return line.append(f", {alone}; {second.model} is not asked ({worth})")

@@ -8,13 +8,13 @@ from stream_app.codec.decisions import SourceMessage, rounded
 from stream_app.codec.headers import CONTENT_TYPE, JSON_CONTENT, SHUNT_SOURCE
 from stream_app.codec.times import rfc3339
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Audit, AuditReason, Headers
+from stream_app.events import Audit, AuditReason, Headers, Said, each_label
 
 
 class AcceptedMessage(msgspec.Struct, frozen=True):
     """The answer that was accepted."""
 
-    label: str
+    label: Said
     confidence: float
     probabilities: dict[str, float]
     model: str
@@ -27,7 +27,7 @@ class AuditResultMessage(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     by: Literal["llm", "human"]
     result: Literal["agree", "disagree", "no_answer"]
-    label: str | None
+    label: Said | None
     reason: AuditReason | None = None
     model: str | None = None
     small: AcceptedMessage
@@ -44,14 +44,18 @@ def llm_result(
     audit: Audit,
     task: str,
     event_id: str,
-    label: str | None,
+    label: Said | None,
     reason: AuditReason | None,
     model: str | None,
     at_ms: int,
 ) -> AuditResultMessage:
-    """What the LLM's `label` says of a task's accepted answer; without one, for which `reason`."""
+    """What the LLM's `label` says of a task's accepted answer; without one, for which `reason`.
+
+    Several labels agree where they are the same ones.
+    """
     small, source = audit.answers[task], audit.source
-    agrees = "agree" if label == small.label else "disagree"
+    same = label is not None and set(each_label(label)) == set(each_label(small.label))
+    agrees = "agree" if same else "disagree"
     return AuditResultMessage(
         id=event_id,
         task=task,

@@ -11,7 +11,7 @@ from stream_app.codec.finals import FinalEncoder
 from stream_app.codec.headers import RecordHeaders
 from stream_app.codec.parked import decode_parked
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Audit, Decision, Event, Headers, Parked, Source, Tombstone
+from stream_app.events import Audit, Decision, Event, Headers, Parked, Said, Source, Tombstone
 from stream_app.settings import Events
 
 
@@ -78,7 +78,7 @@ class Codec:
         """Value and headers of any decision."""
         return decisions.encode_decision(decision, self._ce_source)
 
-    def finals(self, policy: str | None, recommend: Callable[[Sequence[str]], str | None]) -> FinalEncoder:
+    def finals(self, policy: str | None, recommend: Callable[[Sequence[Said]], str | None]) -> FinalEncoder:
         """The hot path's encoder, kept as long as the policy: the same bytes as `encode_decision`, cheaper."""
         return FinalEncoder(policy, recommend, self._ce_source)
 

@@ -23,12 +23,14 @@ from stream_app.codec.times import rfc3339
 from stream_app.errors import UnreadableRecord
 from stream_app.events import (
     Answer,
+    Cut,
     DecidedBy,
     Decision,
     DegradedReason,
     EscalatedBecause,
     Headers,
     Kind,
+    Said,
     Source,
     Tombstone,
     UncertifiedReason,
@@ -165,17 +167,17 @@ class SourceMessage(msgspec.Struct, frozen=True):
 class AnswerMessage(msgspec.Struct, frozen=True):
     """One answer of a decision as a consumer reads it."""
 
-    label: str
+    label: Said
     confidence: float | None
     probabilities: dict[str, float]
-    threshold: float | None
+    threshold: Cut
     decided_by: DecidedBy
     model: str
     certified: bool | None
     escalated_because: EscalatedBecause | None
     policy: str | None = None
     uncertified_reason: UncertifiedReason | None = None
-    votes: dict[str, str | None] | None = None
+    votes: dict[str, Said | None] | None = None
 
 
 class DecisionMessage(msgspec.Struct, frozen=True):

@@ -35,6 +35,8 @@ def decode_escalation(headers: RecordHeaders) -> EscalatedRecord:
     escalation, rest = take_last(headers, SHUNT_ESCALATION, _decode, "bad_escalation")
     if not escalation.asks or any(len(set(ask.labels)) < _LABELS_MIN for ask in escalation.asks):
         raise UnreadableRecord("bad_escalation", f"the header {SHUNT_ESCALATION} asks nothing that can be answered")
+    if any(ask.any_of and ask.votes is not None for ask in escalation.asks):
+        raise UnreadableRecord("bad_escalation", f"the header {SHUNT_ESCALATION} weighs votes that are no one label")
     if {*escalation.tasks} != {*escalation.sure, *(ask.task for ask in escalation.asks)}:
         raise UnreadableRecord("bad_escalation", f"the header {SHUNT_ESCALATION}: tasks are not those asked and sure")
     return EscalatedRecord(escalation, rest)

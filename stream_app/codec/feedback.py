@@ -9,7 +9,7 @@ from stream_app.codec.decisions import SourceMessage, rounded, source_json
 from stream_app.codec.headers import CONTENT_TYPE, JSON_CONTENT, SHUNT_SOURCE
 from stream_app.codec.times import rfc3339, timestamp_ms
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Feedback, Headers, LabelledBy, SmallOpinion, Source, WhyLabelled
+from stream_app.events import Feedback, Headers, LabelledBy, Said, SmallOpinion, Source, WhyLabelled
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -18,7 +18,7 @@ class _Row(msgspec.Struct, frozen=True):
     id: str
     task: str
     text: str
-    label: str | None
+    label: Said | None
     labelled_by: LabelledBy
     why: WhyLabelled
     model: str | None
@@ -44,6 +44,7 @@ def encode_feedback(row: Feedback) -> tuple[bytes, bytes, Headers]:
         "task": row.task,
         "text": row.text,
         "label": row.label,
+        **({} if row.label is None or isinstance(row.label, str) else {"labels": _marks(row.label, row.small)}),
         "labelled_by": row.labelled_by,
         "why": row.why,
         "model": row.model,
@@ -86,6 +87,11 @@ def decode_feedback(value: bytes) -> Feedback:
         source=source,
         at_ms=at_ms,
     )
+
+
+def _marks(said: tuple[str, ...], small: SmallOpinion) -> dict[str, bool]:
+    """Each label of an `any_of` task: whether it applies, as such a row is read to train on."""
+    return {label: label in said for label in (*small.probabilities, *said)}
 
 
 def _source(told: SourceMessage) -> Source:

@@ -6,7 +6,7 @@ formatting of bytes. Numbers are written for the whole batch in one call.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -28,9 +28,13 @@ from stream_app.codec.headers import (
     TRACEPARENT,
 )
 from stream_app.codec.times import rfc3339
-from stream_app.events import Event, Headers, Kind, UncertifiedReason
+from stream_app.events import Cut, Event, Headers, Kind, Said, UncertifiedReason
 
 _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
+
+TEMPLATES_MAX: Final = 4_096
+"""About 4 MB. One label of each task makes a few dozen; sets of labels may differ from event to event."""
+CODES_MAX: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Grade:
     """How a tier's answers to a task are taken: everything of them but the label and its numbers."""
 
     model: str
-    threshold: float | None
+    threshold: Cut = field(hash=False)  # a map has no hash
     policy: str | None
     certified: bool
     uncertified_reason: UncertifiedReason | None = None
@@ -50,7 +54,8 @@ class SmallAnswers:
 
     `label` (n) and `grade` (n) are indices into `labels` and `grades`; `probabilities` (n x labels) are
     calibrated and finite, and the confidence is that of the label. `cut` (n) is the threshold of each, where that
-    is not the grade's.
+    is not the grade's. Where any label may be right `label` is an index into `sets`, and the confidence stands in
+    `confidence` (n).
     """
 
     task: str
@@ -60,13 +65,20 @@ class SmallAnswers:
     grade: NDArray[np.integer[Any]]
     probabilities: NDArray[np.floating[Any]]
     cut: NDArray[np.floating[Any]] | None = None
+    sets: tuple[tuple[str, ...], ...] = ()
+    confidence: NDArray[np.floating[Any]] | None = None
+
+    @property
+    def choices(self) -> tuple[Said, ...]:
+        """What `label` is an index into."""
+        return self.labels if self.confidence is None else self.sets
 
 
 class FinalEncoder:
     """Makes finals of accepted events under one policy. `recommend` gives the labels' action, or None."""
 
     def __init__(
-        self, policy: str | None, recommend: Callable[[Sequence[str]], str | None], ce_source: bytes
+        self, policy: str | None, recommend: Callable[[Sequence[Said]], str | None], ce_source: bytes
     ) -> None:
         self._policy = policy
         self._recommend = recommend
@@ -131,23 +143,24 @@ class FinalEncoder:
     def _templates_of(self, tasks: Sequence[SmallAnswers]) -> list[bytes]:
         """Each row's template."""
         made: dict[int, bytes] = {}
-        codes = np.zeros(len(tasks[0].label), dtype=np.int64)
-        for task in tasks:
-            codes = (codes * len(task.grades) + task.grade) * len(task.labels) + task.label
-        for code in np.unique(codes).tolist():
-            chosen = list(reversed([*_choices(code, tasks)]))
-            key = tuple((task.task, task.labels, grade, label, task.cut is None) for task, grade, label in chosen)
+        codes = _codes(tasks)
+        found, rows = np.unique(codes, return_index=True)
+        for code, row in zip(found.tolist(), rows.tolist(), strict=True):
+            chosen = [(task, task.grades[task.grade[row]], task.choices[task.label[row]]) for task in tasks]
+            key = tuple((task.task, task.labels, grade, said, task.cut is None) for task, grade, said in chosen)
             template = self._templates.get(key)
             if template is None:
+                if len(self._templates) >= TEMPLATES_MAX:
+                    self._templates.clear()
                 template = self._templates[key] = self._template(chosen)
             made[code] = template
         return [made[code] for code in codes.tolist()]
 
-    def _template(self, chosen: Sequence[tuple[SmallAnswers, Grade, int]]) -> bytes:
+    def _template(self, chosen: Sequence[tuple[SmallAnswers, Grade, Said]]) -> bytes:
         """What is the same in every final with these labels and grades."""
-        labels = [task.labels[label] for task, _, label in chosen]
+        labels = [said for _, _, said in chosen]
         answers = b",".join(
-            b"%b:%b" % (_constant(task.task), self._answer(task, grade, label)) for task, grade, label in chosen
+            b"%b:%b" % (_constant(task.task), self._answer(task, grade, said)) for task, grade, said in chosen
         )
         return b"".join(
             (
@@ -163,13 +176,13 @@ class FinalEncoder:
             )
         )
 
-    def _answer(self, task: SmallAnswers, grade: Grade, label: int) -> bytes:
+    def _answer(self, task: SmallAnswers, grade: Grade, said: Said) -> bytes:
         probabilities = b",".join(_constant(name) + b":%b" for name in task.labels)
         reason = grade.uncertified_reason
         return b"".join(
             (
                 b'{"label":',
-                _constant(task.labels[label]),
+                _constant(said),
                 b',"confidence":%b,"probabilities":{',
                 probabilities,
                 b'},"threshold":',
@@ -185,12 +198,17 @@ class FinalEncoder:
         )
 
 
-def _choices(code: int, tasks: Sequence[SmallAnswers]) -> Iterator[tuple[SmallAnswers, Grade, int]]:
-    """What a row's code stands for, last task first."""
-    for task in reversed(tasks):
-        code, label = divmod(code, len(task.labels))
-        code, grade = divmod(code, len(task.grades))
-        yield task, task.grades[grade], label
+def _codes(tasks: Sequence[SmallAnswers]) -> NDArray[np.int64]:
+    """A number for each row, the same for rows whose labels and grades are."""
+    codes, choices = np.zeros(len(tasks[0].label), dtype=np.int64), 1
+    for task in tasks:
+        here = len(task.grades) * len(task.choices)
+        if choices * here > CODES_MAX:  # sets of labels are many: those that occur are numbered anew
+            _, codes = np.unique(codes, return_inverse=True)
+            choices = len(codes)
+        codes = (codes * len(task.grades) + task.grade) * len(task.choices) + task.label
+        choices *= here
+    return codes
 
 
 def _constant(value: object) -> bytes:
@@ -203,7 +221,10 @@ def _numbers(tasks: Sequence[SmallAnswers]) -> tuple[list[bytes], int]:
     columns: list[NDArray[np.float64]] = []
     for task in tasks:
         shares = np.asarray(task.probabilities, dtype=np.float64)
-        confidence = np.take_along_axis(shares, np.asarray(task.label)[:, None], axis=1)
+        if task.confidence is None:
+            confidence = np.take_along_axis(shares, np.asarray(task.label)[:, None], axis=1)
+        else:
+            confidence = np.asarray(task.confidence, dtype=np.float64)[:, None]
         columns += [confidence, shares]
         if task.cut is not None:
             columns.append(np.asarray(task.cut, dtype=np.float64)[:, None])

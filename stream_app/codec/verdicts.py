@@ -25,7 +25,7 @@ def decode_verdict(value: bytes | None) -> Verdict:
         verdict = _decode(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableRecord("bad_verdict", str(error)) from error
-    if not _REF.fullmatch(verdict.ref) or not verdict.label or min(verdict.partition, verdict.offset) < 0:
+    if not _REF.fullmatch(verdict.ref) or verdict.label == "" or min(verdict.partition, verdict.offset) < 0:
         raise UnreadableRecord("bad_verdict", "it names no record, or no label")
     return verdict
 

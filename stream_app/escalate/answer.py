@@ -14,20 +14,19 @@ from stream_app.escalate.answer_form import REASON_KEY
 from stream_app.escalate.enrichment import ENRICHMENT_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from stream_app.escalate.answer_form import AnswerForm
     from stream_app.escalate.prompt import Request
     from stream_app.escalate.results import Answered
+    from stream_app.events import Said
 
 REASON_CHARS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """A label for every asked task. `enrichment` holds what else was asked for and keeps to its schema."""
+    """An answer for every asked task. `enrichment` holds what else was asked for and keeps to its schema."""
 
-    labels: dict[str, str]
+    labels: dict[str, Said]
     enrichment: dict[str, object] = field(default_factory=dict[str, object])
 
 
@@ -56,10 +55,10 @@ def judge(request: Request, answered: Answered) -> Verdict:
         return Refused("the provider's content filter stopped the answer")
     if answered.finish_reason == "length":
         return Invalid("it was cut off at the length limit")
-    return _parsed(request.allowed, answered.content, request.form)
+    return _parsed(request, answered.content)
 
 
-def _parsed(allowed: Mapping[str, tuple[str, ...]], content: str | None, form: AnswerForm) -> Valid | Invalid:
+def _parsed(request: Request, content: str | None) -> Valid | Invalid:
     if not content or not content.strip():
         return Invalid("it was empty")
     try:
@@ -69,23 +68,28 @@ def _parsed(allowed: Mapping[str, tuple[str, ...]], content: str | None, form: A
     if not isinstance(found, dict):
         return Invalid("it was not a JSON object")
     fields = cast("dict[str, Any]", found)
-    labels = _labels(allowed, fields)
-    return labels if isinstance(labels, Invalid) else _enriched(labels, fields, form)
+    labels = _labels(request, fields)
+    return labels if isinstance(labels, Invalid) else _enriched(labels, fields, request.form)
 
 
-def _labels(allowed: Mapping[str, tuple[str, ...]], fields: dict[str, Any]) -> dict[str, str] | Invalid:
-    labels: dict[str, str] = {}
-    for task, choices in allowed.items():
+def _labels(request: Request, fields: dict[str, Any]) -> dict[str, Said] | Invalid:
+    labels: dict[str, Said] = {}
+    for task, choices in request.allowed.items():
         if task not in fields:
             return Invalid(f"it lacked the task {task!r}")
-        label = _matched(fields[task], choices)
-        if label is None:
-            return Invalid(f"its label for {task!r} was not one of those allowed")
-        labels[task] = label
+        if task in request.any_of:
+            said = _all_matched(fields[task], choices)
+            if said is None:
+                return Invalid(f"its answer for {task!r} was no list of those labels that are allowed")
+        else:
+            said = _matched(fields[task], choices)
+            if said is None:
+                return Invalid(f"its label for {task!r} was not one of those allowed")
+        labels[task] = said
     return labels
 
 
-def _enriched(labels: dict[str, str], fields: dict[str, Any], form: AnswerForm) -> Valid | Invalid:
+def _enriched(labels: dict[str, Said], fields: dict[str, Any], form: AnswerForm) -> Valid | Invalid:
     enrichment: dict[str, object] = {}
     if form.enrichment is not None:
         if (problem := form.enrichment.problem(fields.get(ENRICHMENT_KEY))) is not None:
@@ -105,6 +109,14 @@ def _matched(said: object, choices: tuple[str, ...]) -> str | None:
         return said
     close = [choice for choice in choices if choice.casefold() == said.strip().casefold()]
     return close[0] if len(close) == 1 else None
+
+
+def _all_matched(said: object, choices: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The allowed labels that were meant, each once and in the task's order; None where one of them is not."""
+    if not isinstance(said, list):
+        return None
+    found = {_matched(one, choices) for one in cast("list[object]", said)}
+    return None if None in found else tuple(label for label in choices if label in found)
 
 
 def _unfenced(content: str) -> str:

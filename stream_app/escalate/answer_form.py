@@ -11,7 +11,7 @@ from stream_app.errors import SettingsError
 from stream_app.escalate.enrichment import ENRICHMENT_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from stream_app.escalate.enrichment import Enrichment
 
@@ -24,7 +24,10 @@ REASON_KEY = "reason"
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """What stands in an answer beside the labels. `allowed` maps each asked task to its labels."""
+    """What stands in an answer beside the labels.
+
+    `allowed` maps each asked task to its labels; a list of them answers those of `any_of`.
+    """
 
     reason: bool = False
     enrichment: Enrichment | None = None
@@ -41,13 +44,16 @@ class AnswerForm:
         """The fields that are not tasks."""
         return [REASON_KEY] * self.reason + [ENRICHMENT_KEY] * (self.enrichment is not None)
 
-    def schema(self, allowed: Allowed) -> dict[str, Any]:
+    def schema(self, allowed: Allowed, any_of: Collection[str] = ()) -> dict[str, Any]:
         """The JSON Schema of an answer.
 
-        The reason comes first, so that the model has given it before it names a label; the enrichment last.
+        The reason comes first, so that the model has given it before it names a label; the enrichment last. That a
+        list names no label twice is not said: strict endpoints refuse `uniqueItems`, and twice is as good as once.
         """
         properties: dict[str, Any] = {REASON_KEY: {"type": "string"}} if self.reason else {}
-        properties |= {task: {"type": "string", "enum": list(labels)} for task, labels in allowed.items()}
+        for task, labels in allowed.items():
+            one = {"type": "string", "enum": list(labels)}
+            properties[task] = {"type": "array", "items": one} if task in any_of else one
         if self.enrichment is not None:
             properties[ENRICHMENT_KEY] = self.enrichment.schema
         return {
@@ -57,17 +63,17 @@ class AnswerForm:
             "additionalProperties": False,
         }
 
-    def response_format(self, allowed: Allowed) -> dict[str, Any]:
+    def response_format(self, allowed: Allowed, any_of: Collection[str] = ()) -> dict[str, Any]:
         """As endpoints with structured output take it."""
-        schema = self.schema(allowed)
+        schema = self.schema(allowed, any_of)
         return {"type": "json_schema", "json_schema": {"name": "labels", "strict": True, "schema": schema}}
 
-    def in_words(self, allowed: Allowed) -> str:
+    def in_words(self, allowed: Allowed, any_of: Collection[str] = ()) -> str:
         """The answer's shape in words, for every endpoint: those without schemas have nothing else."""
         fields = [f'{quoted(REASON_KEY)}: "<one short sentence>"'] if self.reason else []
-        fields += [
-            f"{quoted(task)}: {' | '.join(quoted(label) for label in labels)}" for task, labels in allowed.items()
-        ]
+        for task, labels in allowed.items():
+            choice = " | ".join(quoted(label) for label in labels)
+            fields.append(f"{quoted(task)}: [{choice}, ...]" if task in any_of else f"{quoted(task)}: {choice}")
         if self.enrichment is not None:
             fields.append(f"{quoted(ENRICHMENT_KEY)}: {orjson.dumps(self.enrichment.schema).decode()}")
         return "{" + ", ".join(fields) + "}"

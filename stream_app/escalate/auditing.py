@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stream_app.escalate.partition_work import Item
     from stream_app.escalate.prompt import Prompter
     from stream_app.escalate.waste import Waste
-    from stream_app.events import Audit, AuditReason
+    from stream_app.events import Audit, AuditReason, Said
     from stream_app.kafka.topics import TopicFound
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Auditing:
         self,
         audit: Audit,
         event_id: str,
-        labels: Mapping[str, str],
+        labels: Mapping[str, Said],
         reason: AuditReason | None,
         model: str | None,
     ) -> Outcome:

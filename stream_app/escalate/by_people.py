@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_app.codec import DecisionMessage
-    from stream_app.events import Verdict
+    from stream_app.events import Said, Verdict
 
 PERSON = "person"
 """Stands where an answer names its model."""
@@ -25,7 +25,7 @@ def overruled(
     newest: DecisionMessage,
     verdict: Verdict,
     decided_at_ms: int,
-    recommend: Callable[[Sequence[str]], str | None],
+    recommend: Callable[[Sequence[Said]], str | None],
     key: bytes | None,
     traceparent: bytes | None,
 ) -> Decision | None:

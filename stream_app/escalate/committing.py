@@ -11,7 +11,7 @@ import numpy as np
 
 from stream_app.errors import MembershipLost
 from stream_app.escalate.parked_work import ParkedWork
-from stream_app.events import Kind
+from stream_app.events import NO_LABEL, Kind, each_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -141,7 +141,8 @@ class Committing:
         if parked:
             self._metrics.parked(decision.degraded_reason or "unknown")
         for task, answer in decision.answers.items():
-            self._metrics.answers(task, answer.label, answer.decided_by)
+            for label in each_label(answer.label) or (NO_LABEL,):
+                self._metrics.answers(task, label, answer.decided_by)
         if decision.degraded_reason is not None:
             self._metrics.degraded(decision.degraded_reason)
         return (decision.decided_at_ms - decision.event.source.timestamp_ms) / 1000

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from stream_app.escalate.question import GotAnswer, NoAnswer
     from stream_app.escalate.voting import Cast
-    from stream_app.events import Ask, Escalation, Event, Parked
+    from stream_app.events import Ask, Escalation, Event, Parked, Said
 
-    Recommend = Callable[[Sequence[str]], str | None]
+    Recommend = Callable[[Sequence[Said]], str | None]
 
 
 def answered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_app.codec import encode_feedback, record_batch_bytes
-from stream_app.events import Feedback, Outgoing, SmallOpinion
+from stream_app.events import Feedback, Outgoing, SmallOpinion, confidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def labels_given(decision: Decision, escalation: Escalation, got: GotAnswer) -> 
 
 def _opinion(ask: Ask) -> SmallOpinion:
     small = ask.small
-    confidence = small.probabilities.get(small.label, 0.0) if small.confidence is None else small.confidence
+    confidence = confidence_of(small.label, small.probabilities) if small.confidence is None else small.confidence
     return SmallOpinion(small.label, confidence, small.probabilities, small.model)
 
 

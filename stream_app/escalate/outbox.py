@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stream_app.errors import UnreadableRecord
     from stream_app.escalate.question import GotAnswer, NoAnswer
     from stream_app.escalate.standing import Standing
-    from stream_app.events import Decision, DegradedReason, Event, Headers, Verdict
+    from stream_app.events import Decision, DegradedReason, Event, Headers, Said, Verdict
     from stream_app.kafka.topics import TopicFound
     from stream_app.settings import Settings
 
@@ -222,5 +222,5 @@ class Outbox:
         outgoing = Outgoing(self._dlq.name, partition, letter.key, letter.value, letter.headers)
         return Outcome((outgoing,), None, cause.name)
 
-    def _recommend(self, labels: Sequence[str]) -> str | None:
-        return recommended_action(self._actions, labels)
+    def _recommend(self, answers: Sequence[Said]) -> str | None:
+        return recommended_action(self._actions, answers)

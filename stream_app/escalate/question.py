@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stream_app.escalate.gate import Grant
     from stream_app.escalate.line import Line
     from stream_app.escalate.prompt import Request
+    from stream_app.escalate.voting import Cast
     from stream_app.events import DegradedReason, Usage
 
 
@@ -45,9 +46,9 @@ class GotAnswer:
 
     answer: Valid
     usage: Usage
-    votes: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict[str, "Mapping[str, str | None]"])
+    votes: Mapping[str, Cast] = field(default_factory=dict[str, "Cast"])
 
-    def cast(self, task: str) -> Mapping[str, str | None]:
+    def cast(self, task: str) -> Cast:
         """What each model that was asked says of a task."""
         return self.votes.get(task) or {self.usage.model: self.answer.labels[task]}
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_app.events import Escalation
+    from stream_app.events import Answer, Escalation
 
 RECENT = 500
 """Events that an event is compared with."""
@@ -38,7 +38,14 @@ KEPT_SHARE = 0.5
 
 def chance_of_change(escalation: Escalation) -> float:
     """How likely the small models are wrong in at least one asked task, by their own calibrated probabilities."""
-    return 1.0 - math.prod(ask.small.probabilities.get(ask.small.label, 0.0) for ask in escalation.asks)
+    return 1.0 - math.prod(_chance_right(ask.small) for ask in escalation.asks)
+
+
+def _chance_right(small: Answer) -> float:
+    """Of the label; of several as if they were independent."""
+    if isinstance(small.label, str):
+        return small.probabilities.get(small.label, 0.0)
+    return math.prod(p if label in small.label else 1.0 - p for label, p in small.probabilities.items())
 
 
 @dataclass(frozen=True, slots=True)

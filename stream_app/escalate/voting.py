@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from stream_app.routing.votes import Opinions
 
 if TYPE_CHECKING:
-    from stream_app.events import Ask, VoteRule
+    from stream_app.events import Ask, Said, VoteRule
 
-Cast = Mapping[str, str | None]
+Cast = Mapping[str, "Said | None"]
 """What each LLM that was asked says of a task, in the order of asking; None where it gave no usable answer."""
 
 
-def voted(ask: Ask, chars: int, cast: Cast) -> str:
+def voted(ask: Ask, chars: int, cast: Cast) -> Said:
     """The task's label, for a text of so many characters: weighed where its rule has weights for just these voters.
 
     Else the first that answered is obeyed; without any answer the small model's label stands.
     """
-    weighed = None if ask.votes is None else Opinions(ask.votes, ask.small.probabilities, chars, cast).label()
+    weighed = None if ask.votes is None else opinions(ask.votes, ask, chars, cast).label()
     if weighed is not None:
         return weighed
     return next((said for said in cast.values() if said is not None), ask.small.label)
@@ -32,8 +32,14 @@ def worth(ask: Ask, chars: int, cast: Cast, llm: str) -> float:
     """
     if ask.votes is None:
         return 0.0
-    opinions = Opinions(ask.votes, ask.small.probabilities, chars, cast)
-    return opinions.worth(llm) / _dearest(ask.votes) if opinions.asks(llm) else 0.0
+    together = opinions(ask.votes, ask, chars, cast)
+    return together.worth(llm) / _dearest(ask.votes) if together.asks(llm) else 0.0
+
+
+def opinions(rule: VoteRule, ask: Ask, chars: int, cast: Cast) -> Opinions:
+    """The votes as a rule weighs them: it is about one label, and lists of labels have none."""
+    labels = {llm: said if isinstance(said, str) else None for llm, said in cast.items()}
+    return Opinions(rule, ask.small.probabilities, chars, labels)
 
 
 def _dearest(rule: VoteRule) -> float:

@@ -13,9 +13,10 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.events import UncertifiedReason, VoteRule
+from stream_app.events import Cut, Said, TaskKind, UncertifiedReason, VoteRule
 from stream_app.routing.calibration import confident, pool
 from stream_app.routing.domain import Scripts
+from stream_app.routing.label_sets import labels_in
 from stream_app.routing.models import FloatArray, IndexArray, Scores, ServedModel
 from stream_app.routing.payoff import Payoff
 from stream_app.routing.share import HeldShare
@@ -52,8 +53,12 @@ class Tier:
     label_thresholds: tuple[float, ...] = ()
     payoff: Payoff | None = None
 
-    def threshold_of(self, label: int) -> float | None:
-        """The cut an answer of that label is held against; None where it is never accepted."""
+    def threshold_of(self, label: int) -> Cut:
+        """The cut that the answer `label` (of `judge`) is held against; None where it is never accepted."""
+        return self.cut_of(label)
+
+    def cut_of(self, label: int) -> float | None:
+        """The cut of the label at that index; None where it is never accepted."""
         if not self.label_thresholds:
             return self.threshold
         own = self.label_thresholds[label]
@@ -74,6 +79,16 @@ class Tier:
         label = self.payoff.worth(probabilities).argmax(axis=1)
         return probabilities, label, probabilities[np.arange(len(label)), label]
 
+    def accepts(self, probabilities: FloatArray, label: IndexArray, confidence: FloatArray) -> NDArray[np.bool_]:
+        """Which of the rows judged so reach their cut. It is compared as the float32 it was chosen as: equal
+        confidences fall on one side.
+        """
+        del probabilities
+        if self.threshold is None:
+            return np.zeros(len(confidence), np.bool_)
+        cuts = np.array(self.label_thresholds or (self.threshold,), np.float32)
+        return confidence >= (cuts[label] if self.label_thresholds else cuts)
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -85,7 +100,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """The outcome for N texts, by row. `tier` is the index of the tier whose answer stands in the row."""
+    """The outcome for N texts, by row. `tier` is the index of the tier whose answer stands in the row.
+
+    `label` is a label's index; of an `any_of` task the set of all that apply (`label_sets`).
+    """
 
     label: IndexArray
     confidence: FloatArray
@@ -130,6 +148,16 @@ class TaskRouter:
     scripts: Scripts | None = None
     votes: VoteRule | None = None
     share: HeldShare | None = None
+    kind: TaskKind = "one_of"
+
+    @property
+    def any_of(self) -> bool:
+        """Whether any number of the labels may be right."""
+        return self.kind == "any_of"
+
+    def said(self, label: int) -> Said:
+        """What an outcome's `label` says: that label, or all that apply."""
+        return labels_in(label, self.labels) if self.any_of else self.labels[label]
 
     def begin(self, texts: Sequence[str]) -> "Routing":
         """Start routing a batch."""
@@ -184,11 +212,7 @@ class Routing:
         routed.confidence[rows] = confidence
         routed.probabilities[rows] = probabilities
         routed.tier[rows] = self._tier
-        accepted = np.zeros(len(rows), np.bool_)
-        if tier.threshold is not None:
-            # The cut is compared as the float32 it was chosen as: equal confidences fall on one side.
-            cuts = np.array(tier.label_thresholds or (tier.threshold,), np.float32)
-            accepted = confidence >= (cuts[label] if tier.label_thresholds else cuts)
+        accepted = tier.accepts(probabilities, label, confidence)
         route = np.where(accepted, np.int8(Route.ACCEPTED), np.int8(Route.UNSURE))
         if self._tier == 0:
             route[self._foreign()] = Route.OUT_OF_DOMAIN

@@ -19,7 +19,7 @@ class ServedModel:
     weights_sha256: str
     batch_records_max: int
     kind: str = "one_of"
-    """`any_of` where each label has a probability by itself, which routing by the most probable label misreads."""
+    """`any_of` where each label has a probability by itself."""
 
     @property
     def ref(self) -> str:
@@ -29,7 +29,9 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A model's answer to N texts: probabilities [N, labels], rows summing to 1, and known_share [N], 0 to 1.
+    """A model's answer to N texts: probabilities [N, labels], and known_share [N], 0 to 1.
+
+    A row of probabilities sums to 1, but not where any label may be right.
 
     `known_share` is the share of a text's words that the model knows; a model that cannot say gives 1.
     """

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stream_app.errors import SettingsError
-from stream_app.events import Cost, VoteRule
+from stream_app.events import Cost, TaskKind, VoteRule
 from stream_app.routing.votes import terms
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -37,13 +37,14 @@ class TierPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """How one tier's confidence is made, and the cut it is held against (None: nothing is accepted here).
 
     `label_thresholds` holds the cuts of labels that have their own (None: never accepted); `threshold` is that of the
-    others.
+    others. Of an `any_of` task a cut is that of the label's yes or no, and `label_isotonic` has the maps of labels.
     """
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1)]
     isotonic: Isotonic | None = None
     threshold: Probability | None
     label_thresholds: dict[str, Probability | None] = {}
+    label_isotonic: dict[str, Isotonic] = {}
 
 
 class Promised(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -162,6 +163,7 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One task: its labels in the models' order, its tiers, and what they promise.
 
+    Of an `any_of` task an answer is wrong where any of its labels is.
     `gain_llm` names the LLM whose recorded answers set the labels' cuts apart, if one did. `votes` says what LLMs'
     votes count beside the small model's; without it an LLM is obeyed. With `costs` and no certificate nothing is
     promised: the cuts lie where the LLM is worth asking.
@@ -186,6 +188,7 @@ class TaskPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     share: ShareHeld | None = None
     llm_disagreement: LlmDisagreement | None = None
     traffic: Traffic | None = None
+    kind: TaskKind = "one_of"
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -227,26 +230,44 @@ def dump_policy(policy: Policy) -> bytes:
 def _check_task(task: TaskPolicy, where: str) -> None:
     """What types cannot say: knots rise and pair up, a certificate has cuts, and the names are distinct."""
     for tier in task.tiers:
-        knots = tier.isotonic
-        if knots is not None and (
-            len(knots.confidence) != len(knots.share_right)
-            or list(knots.confidence) != sorted(set(knots.confidence))
-            or list(knots.share_right) != sorted(knots.share_right)
-        ):
+        if not all(_rises(knots) for knots in (tier.isotonic, *tier.label_isotonic.values()) if knots is not None):
             raise SettingsError(f"{where}: the isotonic knots do not rise")
         if not any(member.weight > 0 for member in tier.members):
             raise SettingsError(f"{where}: no member of a tier has a weight above 0")
     _check_label_thresholds(task, where)
+    _check_kind(task, where)
     if task.share is not None:
         _check_share(task.share, task.tiers[0], where)
     if len(set(task.labels)) != len(task.labels):
         raise SettingsError(f"{where}: a label stands twice")
     if task.traffic is not None:
-        _check_traffic(task.traffic, task.labels, where)
+        _check_traffic(task.traffic, task, where)
     if task.votes is not None:
         _check_votes(task.votes, len(task.labels), where)
     if task.certificate is None and not task.costs and any(tier.threshold is not None for tier in task.tiers):
         raise SettingsError(f"{where}: a threshold without a certificate")
+
+
+def _rises(knots: Isotonic) -> bool:
+    """Whether its knots pair up, and rise."""
+    return (
+        len(knots.confidence) == len(knots.share_right)
+        and list(knots.confidence) == sorted(set(knots.confidence))
+        and list(knots.share_right) == sorted(knots.share_right)
+    )
+
+
+def _check_kind(task: TaskPolicy, where: str) -> None:
+    """What has no meaning where any label may be right, and what has it only there."""
+    any_of = task.kind == "any_of"
+    if any_of and (task.votes is not None or task.share is not None or task.costs or task.precision_min):
+        raise SettingsError(f"{where}: of kind any_of, it weighs no votes, holds no share and knows no costs")
+    if any_of and (task.miss_max or any(tier.isotonic is not None for tier in task.tiers)):
+        raise SettingsError(f"{where}: of kind any_of, each label has its own map, and none its own promise")
+    if any(not {*tier.label_isotonic} <= {*task.labels} for tier in task.tiers):
+        raise SettingsError(f"{where}: a label's map is of no label of the task")
+    if not any_of and any(tier.label_isotonic for tier in task.tiers):
+        raise SettingsError(f"{where}: labels have maps of their own only in tasks of kind any_of")
 
 
 def _check_label_thresholds(task: TaskPolicy, where: str) -> None:
@@ -257,12 +278,14 @@ def _check_label_thresholds(task: TaskPolicy, where: str) -> None:
         raise SettingsError(f"{where}: a tier that accepts nothing has label thresholds")
 
 
-def _check_traffic(traffic: Traffic, labels: tuple[str, ...], where: str) -> None:
-    """Each row is counted once for its label and once for its confidence."""
+def _check_traffic(traffic: Traffic, task: TaskPolicy, where: str) -> None:
+    """Each row is counted once for its confidence, and once for its label, or once at most for each."""
     edges, counts = traffic.confidence_edges, traffic.confidence
-    if list(edges) != sorted(set(edges)) or len(counts) != len(edges) + 1 or set(traffic.labels) != set(labels):
+    if list(edges) != sorted(set(edges)) or len(counts) != len(edges) + 1 or set(traffic.labels) != set(task.labels):
         raise SettingsError(f"{where}: its traffic counts other labels or confidences than it names")
-    if not sum(counts) == sum(traffic.labels.values()) == traffic.rows:
+    of_labels = traffic.labels.values()
+    labelled = max(of_labels) <= traffic.rows if task.kind == "any_of" else sum(of_labels) == traffic.rows
+    if sum(counts) != traffic.rows or not labelled:
         raise SettingsError(f"{where}: its traffic does not count every row")
 
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from stream_app.errors import SettingsError, StartError
+from stream_app.routing.any_of import AnyOfTier
 from stream_app.routing.decide import Knots, TaskRouter, Tier
 from stream_app.routing.domain import Scripts
+from stream_app.routing.label_sets import LABELS_MAX
 from stream_app.routing.models import ServedModel
 from stream_app.routing.payoff import Payoff, costs_of
-from stream_app.routing.policy import Member, Policy, TaskPolicy, TierPolicy
+from stream_app.routing.policy import Isotonic, Member, Policy, TaskPolicy, TierPolicy
 from stream_app.routing.share import HeldShare, Ranks
 from stream_app.settings import Task
 
@@ -45,7 +47,7 @@ def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None
         check_task(task, found, served, policy.ref)
     payoff = Payoff.of(labels, costs_of(task))
     tiers = tuple(
-        replace(_tier(names, served, labels, found.tiers[place] if found else None, task.threshold), payoff=payoff)
+        replace(_tier(task, names, served, labels, found.tiers[place] if found else None), payoff=payoff)
         for place, names in enumerate(task.tiers)
     )
     certified = not task.by_hand and found is not None and found.certificate is not None
@@ -61,6 +63,7 @@ def _router(task: Task, served: Mapping[str, ServedModel], policy: Policy | None
         scripts=Scripts(found.domain.scripts) if found else None,
         votes=found.votes if found else None,
         share=_share(found) if found and not task.by_hand else None,
+        kind=task.kind,
     )
 
 
@@ -72,29 +75,33 @@ def _share(found: TaskPolicy) -> HeldShare | None:
 
 
 def _tier(
+    task: Task,
     names: str | tuple[str, ...],
     served: Mapping[str, ServedModel],
     labels: tuple[str, ...],
     found: TierPolicy | None,
-    threshold: float | None,
 ) -> Tier:
     """A tier; without a policy its models are pooled in equal parts and taken at their word."""
     models = tuple(served[name] for name in _as_tuple(names))
+    make = AnyOfTier if task.kind == "any_of" else Tier
     if found is None:
-        return Tier(models, (1.0 / len(models),) * len(models), threshold)
-    knots = None
-    if found.isotonic is not None:
-        knots = Knots(
-            np.array(found.isotonic.confidence, np.float32), np.array(found.isotonic.share_right, np.float32)
-        )
-    weights = tuple(member.weight for member in found.members)
-    if threshold is not None or found.threshold is None:
-        return Tier(models, weights, threshold, knots)
+        return make(models, (1.0 / len(models),) * len(models), task.threshold)
+    tier = make(models, tuple(member.weight for member in found.members), task.threshold, _knots(found.isotonic))
+    if isinstance(tier, AnyOfTier) and found.label_isotonic:
+        tier = replace(tier, label_knots=tuple(_knots(found.label_isotonic.get(label)) for label in labels))
+    if task.by_hand or found.threshold is None:
+        return tier
     own = found.label_thresholds
     # A label that is never accepted has no cut at all: None, and not just no cut of its own.
     given = tuple(own.get(label, found.threshold) for label in labels) if own else ()
     cuts = tuple(math.inf if cut is None else cut for cut in given)
-    return Tier(models, weights, found.threshold, knots, cuts)
+    return replace(tier, threshold=found.threshold, label_thresholds=cuts)
+
+
+def _knots(found: Isotonic | None) -> Knots | None:
+    if found is None:
+        return None
+    return Knots(np.array(found.confidence, np.float32), np.array(found.share_right, np.float32))
 
 
 def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
@@ -102,10 +109,10 @@ def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
     for name in task.models:
         if name not in served:
             raise StartError(f"task {task.name}: Triton does not serve {name}", advice="load it, or change tiers")
-        if served[name].kind != "one_of":
+        if served[name].kind != task.kind:
             raise StartError(
-                f"task {task.name}: {name} answers {served[name].kind}, each label by itself",
-                advice="the models of a task must be one_of: exactly one label is right",
+                f"task {task.name} is of kind {task.kind}, but Triton serves {name} as {served[name].kind}",
+                advice=f'set kind = "{served[name].kind}" in [[tasks]], or name another model in its tiers',
             )
     labels = served[task.models[0]].labels
     for name in task.models[1:]:
@@ -122,12 +129,31 @@ def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
             f"the settings {_listed(task.label_names)}",
             advice="name the models' labels in the settings, or leave `labels` out",
         )
+    if task.kind == "any_of":
+        _check_any_of(task, labels)
     return labels
+
+
+def _check_any_of(task: Task, labels: tuple[str, ...]) -> None:
+    """Of each label the small models must be able to say yes or no: else they could never be sure of a text."""
+    if beyond := [label for label in task.label_names if label not in labels]:
+        raise SettingsError(
+            f"task {task.name}: its models say nothing of {_listed(beyond)}",
+            advice="leave it out: a task of kind any_of has the labels of its models",
+        )
+    if len(labels) > LABELS_MAX:
+        raise SettingsError(
+            f"task {task.name} has {len(labels)} labels", advice=f"at most {LABELS_MAX} may be of kind any_of"
+        )
 
 
 def check_task(task: Task, found: TaskPolicy, served: Mapping[str, ServedModel], ref: str) -> None:
     """Raise unless the policy's task was made for these tiers, this target, these labels and these weights."""
     where = f"policy {ref}, task {task.name}"
+    if found.kind != task.kind:
+        raise SettingsError(
+            f"{where} was made for kind {found.kind}, the settings have {task.kind}", advice=_RECALIBRATE
+        )
     wanted = tuple(_as_tuple(names) for names in task.tiers)
     calibrated = tuple(tuple(member.model for member in tier.members) for tier in found.tiers)
     if wanted != calibrated:

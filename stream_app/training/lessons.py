@@ -24,6 +24,7 @@ class Refusal(StrEnum):
     HELD_OUT_ID = "held out, by id"
     HELD_OUT_TEXT = "held out, by text"
     UNANSWERED = "without a usable answer"
+    SEVERAL_LABELS = "of which any label may be right"
     FOREIGN_LABEL = "with a label that the base rows do not have"
     OVERRULED = "repeated or overruled by another label of the same text"
     DISPUTED = "on which LLMs disagree"
@@ -106,8 +107,10 @@ def _refusal(row: Feedback, task: str, labels: Collection[str], held_out: HeldOu
         return held
     if row.label is None:
         return Refusal.UNANSWERED
+    if not isinstance(row.label, str):
+        return Refusal.SEVERAL_LABELS
     return None if row.label in labels else Refusal.FOREIGN_LABEL
 
 
 def _lesson(row: Feedback) -> Lesson:
-    return Lesson(LabelledRow(row.id, row.text, row.label or ""), row.model)
+    return Lesson(LabelledRow(row.id, row.text, row.label if isinstance(row.label, str) else ""), row.model)

@@ -83,6 +83,8 @@ class PastDecisions:
         if decision.usage is not None:
             story.usages.append(decision.usage)
         for task, answer in decision.answers.items():
+            if not isinstance(answer.label, str):
+                continue  # its other cuts cannot be told from a decision
             if answer.decided_by == "llm":
                 story.llm[task] = answer.label
             elif answer.decided_by == "human":
@@ -118,7 +120,7 @@ def _event(story: _Story, task: str, tiers: Tiers, audits: Mapping[AuditKey, str
     return PastEvent(
         label=label,
         confidence=answer.probabilities[label],
-        cut=answer.threshold,
+        cut=None if isinstance(answer.threshold, dict) else answer.threshold,
         tier=_tier(answer, tiers),
         policy=answer.policy,
         because=answer.escalated_because,

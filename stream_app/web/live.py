@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from stream_app.codec.times import timestamp_ms
+from stream_app.events import each_label, in_words
 from stream_app.web.seconds import FINALS, HOUR_S, RATE_WINDOW_S, Column, InputRate, Seconds
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class LiveView:
             self._seconds.add(at_ms, Column[route.upper()])
             self._latencies_ms["small" if route == "small" else "llm"].append((at_ms, latency_ms))
             for task, answer in decision.answers.items():
-                _count(self._labels, (task, answer.label))
+                for label in each_label(answer.label) or (in_words(()),):
+                    _count(self._labels, (task, label))
         if decision.usage is not None and decision.kind != "provisional":
             self._seconds.add(at_ms, Column.COST_USD, decision.usage.cost_usd)
             self._seconds.add(at_ms, Column.ASKED)
@@ -172,7 +174,7 @@ def _shown(decision: DecisionMessage, route: str, latency_ms: int, at_ms: int) -
 
 
 def _answer(answer: AnswerMessage) -> dict[str, Any]:
-    return {"label": answer.label, "confidence": answer.confidence, "by": answer.decided_by}
+    return {"label": in_words(answer.label), "confidence": answer.confidence, "by": answer.decided_by}
 
 
 def _because(decision: DecisionMessage) -> str | None:

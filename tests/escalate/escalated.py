@@ -129,3 +129,17 @@ def corrections_per_source(decisions: list[dict[str, Any]]) -> Counter[int]:
 def finals_per_source(decisions: list[dict[str, Any]]) -> Counter[int]:
     """How many finals each source offset has."""
     return Counter(decision["source"]["offset"] for decision in decisions if decision["kind"] == "final")
+
+
+TROUBLE = {"insult": 0.62, "spam": 0.01, "threat": 0.3}
+
+
+def any_of_escalation(offset: int = 0) -> Escalation:
+    """An escalation of a task of which any label may be right, beside a sure one that found nothing."""
+    cuts = dict.fromkeys(TROUBLE, 0.9)
+    model, policy = "trouble_fast:1", "demo@1"
+    unsure = Answer(("insult",), 0.62, TROUBLE, cuts, "small", model, False, policy, "unsure")
+    nothing = Answer((), 0.99, dict.fromkeys(("ad", "link"), 0.01), {"ad": 0.9, "link": None}, "small", "x:1", True)
+    ask = Ask("trouble", tuple(TROUBLE), unsure, "unsure")
+    source = Source("reviews", 0, offset, 1)
+    return Escalation(source, ("trouble", "about"), (ask,), {"about": nothing}, policy, 0, 0, 1)

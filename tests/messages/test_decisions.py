@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import jsonschema
 import msgspec
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.codec import Codec, Grade, SmallAnswers, decode_decision, rfc3339, timestamp_ms
+from stream_app.codec import Codec, Grade, SmallAnswers, decode_decision, finals, rfc3339, timestamp_ms
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Answer, Decision, Event, Kind, Source, Tombstone, Usage
+from stream_app.events import Answer, Decision, Event, Kind, Source, Tombstone, Usage, each_label
 from stream_app.settings import Events
 from tests.messages.json_texts import object_texts
 from tests.messages.test_asyncapi import headers_schema
@@ -27,6 +28,8 @@ CLAIMS_OF_MEANING = {
     "no-answers",
     "revision",
     "final-pending",
+    "label-twice",
+    "any-of-one-threshold",
 }
 
 
@@ -180,7 +183,15 @@ def batches(draw):
         indices = lambda end: np.array(draw(st.lists(st.integers(0, end - 1), min_size=count, max_size=count)))  # noqa: E731
         shares = st.lists(st.floats(0, 1, width=32), min_size=len(labels), max_size=len(labels))
         table = np.array(draw(st.lists(shares, min_size=count, max_size=count)), np.float32)
-        tasks.append(SmallAnswers(name, labels, tuple(grades), indices(len(labels)), indices(len(grades)), table))
+        if draw(st.booleans()):
+            tasks.append(SmallAnswers(name, labels, tuple(grades), indices(len(labels)), indices(len(grades)), table))
+            continue
+        found = st.lists(st.sampled_from(labels), unique=True).map(tuple)
+        sets = tuple(draw(st.lists(found, min_size=1, max_size=3, unique=True)))
+        maps = tuple(replace(grade, threshold=dict.fromkeys(labels, grade.threshold)) for grade in grades)
+        sure = np.array(draw(st.lists(st.floats(0, 1, width=32), min_size=count, max_size=count)), np.float32)
+        at = indices(len(sets))
+        tasks.append(SmallAnswers(name, labels, maps, at, indices(len(grades)), table, None, sets, sure))
     return events, tasks
 
 
@@ -191,8 +202,8 @@ def one_by_one(events, tasks, policy, recommend, decided_at_ms):
             grade, label = task.grades[task.grade[row]], int(task.label[row])
             shares = [float(share) for share in task.probabilities[row]]
             answers[task.task] = Answer(
-                label=task.labels[label],
-                confidence=shares[label],
+                label=task.choices[label],
+                confidence=shares[label] if task.confidence is None else float(task.confidence[row]),
                 probabilities=dict(zip(task.labels, shares, strict=True)),
                 threshold=grade.threshold,
                 decided_by="small",
@@ -216,8 +227,8 @@ def one_by_one(events, tasks, policy, recommend, decided_at_ms):
         )
 
 
-def recommend(labels):
-    return "hold" if len("".join(labels)) % 2 else None
+def recommend(answers):
+    return "hold" if sum(len("".join(each_label(said))) for said in answers) % 2 else None
 
 
 @given(batches(), st.sampled_from([None, "reviews@7", "100%d@1"]), st.integers(0, 4_000_000_000_000))
@@ -240,6 +251,41 @@ def test_a_thousand_random_probabilities_are_written_alike():
     events = [event(offset=offset) for offset in range(1_000)]
     fast = CODEC.finals("reviews@7", recommend).encode(events, [task], 0)
     assert list(fast) == list(one_by_one(events, [task], "reviews@7", recommend, 0))
+
+
+def test_sets_of_labels_do_not_fill_the_memory(monkeypatch):
+    """However many different sets of labels come along, so many templates are kept; the bytes are alike."""
+    monkeypatch.setattr(finals, "TEMPLATES_MAX", 5)
+    labels = tuple("abcdef")
+    sets = tuple(tuple(labels[at] for at in range(6) if one >> at & 1) for one in range(64))
+    table = np.full((64, 6), 0.5)
+    grades = (Grade("m:1", dict.fromkeys(labels, 0.9), None, False, "manual"),)
+    told = SmallAnswers(
+        "t", labels, grades, np.arange(64), np.zeros(64, int), table, sets=sets, confidence=np.full(64, 0.5)
+    )
+    events = [event(offset=offset) for offset in range(64)]
+    encoder = CODEC.finals(None, recommend)
+    for _ in range(2):
+        assert list(encoder.encode(events, [told], 0)) == list(one_by_one(events, [told], None, recommend, 0))
+    assert len(encoder._templates) <= 5
+
+
+def test_many_tasks_of_many_sets_are_not_mixed_up():
+    """Where labels and grades of all tasks have more combinations than a number tells apart, each keeps its own."""
+    rng = np.random.default_rng(7)
+    labels = ("a", "b")
+    sets = tuple((str(at),) for at in range(2_000))
+    grades = tuple(Grade(f"m:{at}", {"a": 0.5, "b": None}, None, False, "manual") for at in range(3))
+    tasks = [
+        SmallAnswers(
+            f"t{at}", labels, grades, rng.permutation(2_000)[:40], rng.integers(0, 3, 40), rng.random((40, 2)),
+            sets=sets, confidence=rng.random(40),
+        )
+        for at in range(8)
+    ]  # fmt: skip
+    events = [event(offset=offset) for offset in range(40)]
+    fast = CODEC.finals(None, recommend).encode(events, tasks, 0)
+    assert list(fast) == list(one_by_one(events, tasks, None, recommend, 0))
 
 
 def test_a_batch_of_nothing():

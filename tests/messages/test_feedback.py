@@ -27,12 +27,14 @@ def rows(draw: st.DrawFn) -> Feedback:
     person = draw(st.booleans())
     why = "verdict" if person else draw(st.sampled_from(["escalated", "audit"]))
     labels = draw(st.lists(TEXTS, min_size=2, max_size=4, unique=True))
-    opinion = SmallOpinion(labels[0], draw(SHARES), {label: draw(SHARES) for label in labels}, "sentiment_fast:3")
+    some = st.lists(st.sampled_from(labels), unique=True).map(tuple)
+    said = some if draw(st.booleans()) else st.sampled_from(labels)
+    opinion = SmallOpinion(draw(said), draw(SHARES), {label: draw(SHARES) for label in labels}, "sentiment_fast:3")
     return Feedback(
         id=draw(TEXTS),
         task="sentiment",
         text=draw(TEXTS.filter(str.strip)),
-        label=None if why == "audit" and draw(st.booleans()) else draw(st.sampled_from(labels)),
+        label=None if why == "audit" and draw(st.booleans()) else draw(said),
         labelled_by="human" if person else "llm",
         why=why,
         model=None if person else "gpt-4o-mini",

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from stream_app.codec import decode_dead_letter, decode_decision, timestamp_ms
 from stream_app.codec.headers import SHUNT_SOURCE, last_by_name
+from stream_app.events import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_app.codec import AnswerMessage, RecordHeaders
-    from stream_app.events import Usage
+    from stream_app.events import Said, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,17 @@ def dead(value: bytes | None, headers: RecordHeaders) -> Dead:
 def _reply(task: str, answer: AnswerMessage) -> Reply:
     return Reply(
         task=task,
-        label=answer.label,
+        label=in_words(answer.label),
         confidence=answer.confidence,
         probabilities=answer.probabilities,
-        threshold=answer.threshold,
+        threshold=None if isinstance(answer.threshold, dict) else answer.threshold,
         decided_by=answer.decided_by,
         model=answer.model,
         certified=answer.certified,
         escalated_because=answer.escalated_because,
-        votes=answer.votes,
+        votes=None if answer.votes is None else {model: _word(said) for model, said in answer.votes.items()},
     )
+
+
+def _word(said: Said | None) -> str | None:
+    return None if said is None else in_words(said)
