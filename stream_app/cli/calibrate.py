@@ -70,9 +70,10 @@ def calibrate(
 ) -> None:
     """Certify what each task promises on labelled texts (JSON Lines, .gz too) and write the policy.
 
-    Rows need `text` and `label` (or `labels`: task -> label), and `group` where rows belong together. The rows
-    are split in three: to calibrate confidence, to certify the cut, to test. A policy file that is there already
-    is carried on: other tasks stay, its version rises. Beside it the list of its rows is kept: they must not teach.
+    Rows need `text` and `label` (or `labels`: task -> label), and `group` where rows belong together. Where any label
+    may be right, `labels` is a list or a map of each to true or false. The rows are split in three: to calibrate
+    confidence, to certify the cut, to test. A policy file that is there already is carried on: other tasks stay, its
+    version rises. Beside it the list of its rows is kept: they must not teach.
     """
     tasks = calibrated_tasks(settings, names)
     report, finished = report_path(report, out), dict[str, Calibrated]()
@@ -81,7 +82,8 @@ def calibrate(
     terms = Terms(delta / certified, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), each_file, llms, prices)
     held_out = held_out_before(out)
     for task in tasks:
-        recorded = [untaught(read_recorded(file, task.name, half), challenger) for file in files]
+        any_of = task.kind == "any_of"
+        recorded = [untaught(read_recorded(file, task.name, half, any_of=any_of), challenger) for file in files]
         held_out |= HeldOut.of((row.own_id, row.text) for file in recorded for row in file.rows)
         made = asyncio.run(_calibrate(settings, task, recorded, terms, challenger))
         policy = merged(policy, _name(out), task.name, made.task, terms.made_at)
@@ -109,9 +111,6 @@ def calibrated_tasks(settings: Settings, names: Sequence[str]) -> list[Task]:
     for name in names:
         if name not in by_name:
             raise SettingsError(f"no task {name} is to be certified", advice=f"there is {', '.join(by_name)}")
-    for name in names or by_name:
-        if by_name[name].kind == "any_of":
-            raise SettingsError(f"task {name} is of kind any_of: it decides by a threshold by hand alone")
     return [by_name[name] for name in (names or by_name)]
 
 
@@ -170,6 +169,8 @@ def policy_lines(task: TaskPolicy) -> list[tuple[str, str]]:
             else f"at most {certificate.error_max:.2%} of the accepted are wrong, "
         )
         lines.append(("certified" if most else "wrong", f"{most}{sure} ({seen})"))
+        if task.kind == "any_of":
+            lines.append(("wrong", "a text with any label wrong"))
         lines += [("certified", f"{_promised(one)}, {sure} (bound {one.bound:.2%})") for one in certificate.labels]
     if task.votes is not None:
         lines.append(("LLMs", _votes(task.votes)))

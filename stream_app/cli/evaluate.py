@@ -21,6 +21,7 @@ from stream_app.cli.prompt_lengths import extra_tokens
 from stream_app.cli.recorded_llms import with_recorded_llms
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.table import as_table
+from stream_app.errors import SettingsError
 from stream_app.routing.decide import Routed, TaskRouter
 from stream_app.routing.payoff import Payoff
 from stream_app.routing.policy import Policy, load_policy
@@ -29,7 +30,7 @@ from stream_app.settings import Settings, Task
 from stream_app.training.detailed import Detailed, detailed, detailed_lines, detailed_object
 from stream_app.training.evaluate import Asked, Evaluation, Losses, evaluation, outcomes
 from stream_app.training.llm_cost import extra_cost_share
-from stream_app.training.recorded import Half, RecordedRow, label_indexes, read_recorded
+from stream_app.training.recorded import Half, RecordedRow, label_indexes, read_recorded, with_all_known
 from stream_app.training.scoring import route
 from stream_app.training.voting import Recordings
 
@@ -82,6 +83,7 @@ def evaluate(
     if live is not None:
         _one_of(names, "--live")
         require_llm(settings)
+        _refuse_any_of(settings, names)
     if llms:
         _one_of(names, "--llm")
     policy = load_policy(policy_file.read_bytes(), str(policy_file))
@@ -125,9 +127,19 @@ def _one_of(names: Sequence[str], option: str) -> str | None:
     return names[0] if names else None
 
 
+def _refuse_any_of(settings: Settings, names: Sequence[str]) -> None:
+    """What is asked in several ways has one right label."""
+    for task in calibrated_tasks(settings, names):
+        if task.kind == "any_of":
+            raise SettingsError(
+                f"task {task.name} is of kind any_of: --live compares answers of one label",
+                advice="leave --live out, and give recorded answers with --llm",
+            )
+
+
 def _routed(settings: Settings, task: Task, file: Path, half: Half | None, policy: Policy) -> RoutedFile:
-    rows = read_recorded(file, task.name, half).rows
-    router, routed = asyncio.run(_route(settings, task, rows, policy))
+    rows = read_recorded(file, task.name, half, any_of=task.kind == "any_of").rows
+    router, rows, routed = asyncio.run(_route(settings, task, rows, policy))
     return RoutedFile(router, policy.ref, rows, routed, np.array(label_indexes(rows, router.labels), np.intp))
 
 
@@ -188,12 +200,16 @@ def _table(one: Measured, policy: str) -> str:
 
 async def _route(
     settings: Settings, task: Task, rows: Sequence[RecordedRow], policy: Policy
-) -> tuple[TaskRouter, Routed]:
+) -> tuple[TaskRouter, tuple[RecordedRow, ...], Routed]:
+    """Rows that do not say of every label whether it applies are left out."""
     async with TritonModels.connect(settings.triton.url, settings.triton.timeout_s) as models:
         served = {model: await models.describe(model) for model in task.models}
         (router,) = task_routers([task], served, policy)
+        rows = with_all_known(rows, router.labels)
+        if not rows:
+            raise SettingsError(f"task {task.name}: no row says of every label whether it applies")
         with scoring_bar(f"Scoring {task.name}", len(rows) * len(task.models)) as progress:
-            return router, await route(models, router, [row.text for row in rows], progress)
+            return router, rows, await route(models, router, [row.text for row in rows], progress)
 
 
 def flat(found: Evaluation) -> dict[str, object]:

@@ -109,11 +109,7 @@ def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
     for name in task.models:
         if name not in served:
             raise StartError(f"task {task.name}: Triton does not serve {name}", advice="load it, or change tiers")
-        if served[name].kind != task.kind:
-            raise StartError(
-                f"task {task.name} is of kind {task.kind}, but Triton serves {name} as {served[name].kind}",
-                advice=f'set kind = "{served[name].kind}" in [[tasks]], or name another model in its tiers',
-            )
+    require_kind(task, served)
     labels = served[task.models[0]].labels
     for name in task.models[1:]:
         if served[name].labels != labels:
@@ -132,6 +128,16 @@ def _labels(task: Task, served: Mapping[str, ServedModel]) -> tuple[str, ...]:
     if task.kind == "any_of":
         _check_any_of(task, labels)
     return labels
+
+
+def require_kind(task: Task, served: Mapping[str, ServedModel]) -> None:
+    """Raise StartError unless each of the task's models answers questions of its kind."""
+    for name in task.models:
+        if served[name].kind != task.kind:
+            raise StartError(
+                f"task {task.name} is of kind {task.kind}, but Triton serves {name} as {served[name].kind}",
+                advice=f'set kind = "{served[name].kind}" in [[tasks]], or name another model in its tiers',
+            )
 
 
 def _check_any_of(task: Task, labels: tuple[str, ...]) -> None:

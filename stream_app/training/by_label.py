@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from stream_app.routing.calibration import BoolArray
+from stream_app.routing.label_sets import marks_of
 from stream_app.routing.models import IndexArray
 from stream_app.training.shares import Share, share_of
 
@@ -34,6 +37,17 @@ def by_label(
 ) -> tuple[LabelOutcome, ...]:
     """One outcome per label, in order. All arrays are [N], labels as indexes; `final` may hold others (no label)."""
     return tuple(_outcome(label, place, truth, small, accepted, final) for place, label in enumerate(labels))
+
+
+def by_label_of_sets(
+    labels: Sequence[str], truth: IndexArray, small: IndexArray, accepted: BoolArray, final: IndexArray
+) -> tuple[LabelOutcome, ...]:
+    """The same of sets of labels: each label by itself, of which the other answer is that it does not apply."""
+    there = [marks_of(sets, len(labels)).astype(np.intp) for sets in (truth, small, final)]
+    return tuple(
+        _outcome(label, 1, there[0][:, place], there[1][:, place], accepted, there[2][:, place])
+        for place, label in enumerate(labels)
+    )
 
 
 def _outcome(

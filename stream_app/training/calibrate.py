@@ -12,19 +12,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stream_app.classify.triton import TritonModels
+from stream_app.errors import SettingsError
 from stream_app.routing.decide import Routed, TaskRouter, Tier
 from stream_app.routing.domain import Scripts
 from stream_app.routing.models import IndexArray, Scores, ServedModel
 from stream_app.routing.payoff import costs_of
 from stream_app.routing.policy import Policy, TaskPolicy
+from stream_app.routing.routers import require_kind
 from stream_app.settings import Task
+from stream_app.training.any_of import calibrate_any_of
 from stream_app.training.cutting import cut_and_weigh
 from stream_app.training.disagreement import llm_disagreement
 from stream_app.training.evidence import Evidence
 from stream_app.training.fitted import Fitted, Terms, fit
 from stream_app.training.held_share import held_share
 from stream_app.training.promised import certificate
-from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
+from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes, with_all_known
 from stream_app.training.scoring import Progress, route_scored, score
 from stream_app.training.task_policy import measured, sample_of, tier_policy
 from stream_app.training.traffic import traffic_of
@@ -34,14 +37,22 @@ from stream_app.training.traffic import traffic_of
 class Calibrated:
     """A finished task: its policy, how its test rows were routed, and what it was made from.
 
-    `ms_a_text` says how long each model took, by its name, where Triton was asked here.
+    `seen` is None of a task of which any label may be right: nobody draws a report of it. `ms_a_text` says how long
+    each model took, by its name, where Triton was asked here.
     """
 
     task: TaskPolicy
     test: Sequence[RecordedRow]
     routed: Routed
-    evidence: Evidence
+    seen: Evidence | None
     ms_a_text: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def evidence(self) -> Evidence:
+        """What it was made from. Raises ValueError where that was not kept."""
+        if self.seen is None:
+            raise ValueError("nothing was kept of what this task was made from")
+        return self.seen
 
 
 def calibrate_task(
@@ -57,6 +68,8 @@ def calibrate_task(
     of the cases, and every label's promise holds; a task that holds a share has the cut of that share and the bound
     of what it accepts. Raises SettingsError where the sample is too small to certify that, with the number needed.
     """
+    if task.kind == "any_of":
+        return Calibrated(*calibrate_any_of(task, files, served, scores, terms), seen=None)
     fitted = fit(task, files, served, scores, terms)
     cutting = cut_and_weigh(fitted, terms.delta)
     tiers, parts, labels = cutting.on(list(fitted.tiers)), fitted.parts, fitted.labels
@@ -125,7 +138,14 @@ async def calibrate_on(
 ) -> Calibrated:
     """`calibrate_task` on the models that Triton serves now. Raises what it and `TritonModels` raise."""
     served = {name: await models.describe(name) for name in task.models}
+    require_kind(task, served)
+    files = [replace(file, rows=with_all_known(file.rows, served[task.models[0]].labels)) for file in files]
     rows = [row for file in files for row in file.rows]
+    if not rows:
+        raise SettingsError(
+            f"task {task.name}: no row says of every label whether it applies",
+            advice="one that a row leaves out, or has null for, nobody has looked for",
+        )
     label_indexes(rows, served[task.models[0]].labels)  # a file of another task is told before it is scored
     texts = [row.text for row in rows]
     scores, ms_a_text = dict[str, Scores](), dict[str, float]()

@@ -18,7 +18,7 @@ def llm_disagreement(
     labels chose it, and no LLM's answers.
     """
     said = [
-        row.answer_of(llm) == labels[int(label)]
+        row.code_of(row.answer_of(llm), labels) == int(label)
         for row, label, accepted in zip(rows, routed.label, routed.accepted, strict=True)
         if accepted and row.has_answer_of(llm)
     ]

@@ -124,14 +124,14 @@ def outcomes(
     answered = np.zeros(len(rows), np.bool_) if asked is None else asked.answered(escalated)
     lines = list[dict[str, object]]()
     for place, row in enumerate(rows):
-        small = labels[int(routed.label[place])]
+        small = row.says(int(routed.label[place]), labels)
         heard = () if asked is None or not escalated[place] else _heard(asked, place)
         taken = asked is not None and answered[place]
         lines.append(
             {
                 "id": row.id,
-                "label": row.label,
-                "answer": labels[int(asked.voted.label[place])] if asked is not None and taken else small,
+                "label": row.truth,
+                "answer": row.says(int(asked.voted.label[place]), labels) if asked is not None and taken else small,
                 "decided_by": "llm" if taken else "small",
                 "small": small,
                 "confidence": float(routed.confidence[place]),

@@ -85,7 +85,7 @@ def fit(
     terms: Terms,
 ) -> Fitted:
     """Split the rows and fit the tiers. Raises SettingsError where the rows cannot show what is to be shown."""
-    _refuse_unsuited(task, terms)
+    refuse_unsuited(task, terms)
     rows = [row for file in files for row in file.rows]
     labels = served[task.models[0]].labels
     truth = np.array(label_indexes(rows, labels), np.intp)
@@ -95,9 +95,9 @@ def fit(
     if task.target_error is not None:
         refuse_too_few(task.target_error, terms.delta, len(rows), min(map(len, samples)))
     refuse_unprovable(task, promises, truth, samples, len(labels), terms.delta)
-    known_share = _known_share(task, scores)
-    domain = _domain(rows, known_share, parts.calibration)
-    inside = _inside(domain, rows, known_share)
+    known_share = known_share_of(task, scores)
+    domain = domain_of(rows, known_share, parts.calibration)
+    inside = inside_of(domain, rows, known_share)
     used = parts.calibration[inside[parts.calibration]]
     payoff = Payoff.of(labels, costs_of(task))
     tiers = [
@@ -116,7 +116,7 @@ def fit(
     )
 
 
-def _refuse_unsuited(task: Task, terms: Terms) -> None:
+def refuse_unsuited(task: Task, terms: Terms) -> None:
     if task.by_hand:
         raise SettingsError(
             f"task {task.name} has a threshold by hand", advice="calibration certifies a target_error"
@@ -167,12 +167,12 @@ def names_of(tier: str | tuple[str, ...]) -> tuple[str, ...]:
     return (tier,) if isinstance(tier, str) else tier
 
 
-def _known_share(task: Task, scores: Mapping[str, Scores]) -> FloatArray:
+def known_share_of(task: Task, scores: Mapping[str, Scores]) -> FloatArray:
     """What the first tier knows of each text: the least of its models' shares."""
     return np.minimum.reduce([scores[name].known_share for name in names_of(task.tiers[0])])
 
 
-def _domain(rows: Sequence[RecordedRow], known_share: FloatArray, used: IndexArray) -> Domain:
+def domain_of(rows: Sequence[RecordedRow], known_share: FloatArray, used: IndexArray) -> Domain:
     """What the calibration part's texts are like; their labels have no say in it."""
     texts = [rows[row].text for row in used]
     known = known_share[used]
@@ -187,7 +187,7 @@ def _domain(rows: Sequence[RecordedRow], known_share: FloatArray, used: IndexArr
     )
 
 
-def _inside(domain: Domain, rows: Sequence[RecordedRow], known_share: FloatArray) -> BoolArray:
+def inside_of(domain: Domain, rows: Sequence[RecordedRow], known_share: FloatArray) -> BoolArray:
     admits = Scripts(domain.scripts).admits
     written = np.fromiter((admits(row.text) for row in rows), np.bool_, len(rows))
     return written & (known_share >= np.float32(domain.known_share_min))

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stream_app.routing.any_of import AnyOfTier, as_two
 from stream_app.routing.calibration import calibration_errors
-from stream_app.routing.decide import Routed, Tier
+from stream_app.routing.decide import Knots, Routed, Tier
+from stream_app.routing.label_sets import label_counts, marks_of
 from stream_app.routing.models import IndexArray
 from stream_app.routing.policy import Isotonic, Measured, Member, Sample, SampleFile, TierPolicy
 from stream_app.training.recorded import RecordedFile
@@ -14,10 +16,17 @@ from stream_app.training.rounding import shortest, to_six_digits
 from stream_app.training.split import Parts
 
 
-def measured(routed: Routed, truth: IndexArray, tiers: int) -> Measured:
-    """What came of rows with known labels. Confidence is judged over all rows, accepted or not."""
+def measured(routed: Routed, truth: IndexArray, tiers: int, *, any_of: bool = False) -> Measured:
+    """What came of rows with known labels. Confidence is judged over all rows, accepted or not.
+
+    Where any label may be right (`any_of`) a row is right with all of them, and confidence is that of each yes or no.
+    """
     right, accepted = routed.label == truth, routed.accepted
-    errors = calibration_errors(routed.probabilities, truth)
+    if any_of:
+        marks = marks_of(truth, routed.probabilities.shape[1])
+        errors = calibration_errors(as_two(routed.probabilities), marks.reshape(-1).astype(np.intp))
+    else:
+        errors = calibration_errors(routed.probabilities, truth)
     return Measured(
         coverage=to_six_digits(accepted.mean()),
         accepted_error=to_six_digits((~right[accepted]).mean()) if accepted.any() else None,
@@ -32,7 +41,7 @@ def measured(routed: Routed, truth: IndexArray, tiers: int) -> Measured:
 
 def tier_policy(tier: Tier, labels: tuple[str, ...]) -> TierPolicy:
     """A tier with its cuts, as the policy holds it."""
-    knots = tier.knots
+    own = tier.label_knots if isinstance(tier, AnyOfTier) else ()
     return TierPolicy(
         members=tuple(
             Member(
@@ -43,12 +52,10 @@ def tier_policy(tier: Tier, labels: tuple[str, ...]) -> TierPolicy:
             )
             for model, weight in zip(tier.models, tier.weights, strict=True)
         ),
-        isotonic=None
-        if knots is None
-        else Isotonic(
-            confidence=tuple(shortest(x) for x in knots.confidence),
-            share_right=tuple(shortest(y) for y in knots.share_right),
-        ),
+        isotonic=None if tier.knots is None else _isotonic(tier.knots),
+        label_isotonic={
+            label: _isotonic(knots) for label, knots in zip(labels, own, strict=bool(own)) if knots is not None
+        },
         threshold=tier.threshold,
         label_thresholds={
             label: None if math.isinf(cut) else cut
@@ -57,9 +64,18 @@ def tier_policy(tier: Tier, labels: tuple[str, ...]) -> TierPolicy:
     )
 
 
-def sample_of(files: Sequence[RecordedFile], parts: Parts, truth: IndexArray, labels: tuple[str, ...]) -> Sample:
+def _isotonic(knots: Knots) -> Isotonic:
+    return Isotonic(
+        confidence=tuple(shortest(x) for x in knots.confidence),
+        share_right=tuple(shortest(y) for y in knots.share_right),
+    )
+
+
+def sample_of(
+    files: Sequence[RecordedFile], parts: Parts, truth: IndexArray, labels: tuple[str, ...], *, any_of: bool = False
+) -> Sample:
     """Which rows were used, for what, and how often each label was true."""
-    counts = np.bincount(truth, minlength=len(labels))
+    counts = label_counts(truth, len(labels), any_of=any_of)
     return Sample(
         files=tuple(SampleFile(name=file.name, sha256=file.sha256, rows=len(file.rows)) for file in files),
         calibration=len(parts.calibration),

@@ -22,11 +22,11 @@ def fit_tier(
     weights = tuple(round(weight, 4) for weight in fit_weights(probabilities, truth[used]))
     pooled = pool(probabilities, weights)
     label = pooled.argmax(axis=1)
-    knots = _worthwhile_knots(pooled[np.arange(len(used)), label], label == truth[used])
+    knots = worthwhile_knots(pooled[np.arange(len(used)), label], label == truth[used])
     return Tier(models, weights, None, knots)
 
 
-def _worthwhile_knots(confidence: FloatArray, right: BoolArray) -> Knots | None:
+def worthwhile_knots(confidence: FloatArray, right: BoolArray) -> Knots | None:
     """Isotonic knots if, fitted on four folds, they make the fifth likelier; else None: fewer moving parts."""
     fold = np.arange(len(confidence)) % FOLDS
     gain = 0.0

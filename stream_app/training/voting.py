@@ -16,7 +16,8 @@ from stream_app.training.recorded import RecordedRow
 
 @dataclass(frozen=True, slots=True)
 class Recordings:
-    """What each LLM answered to N rows, in the order in which they would be asked: label indexes or NO_ANSWER.
+    """What each LLM answered to N rows, in the order in which they would be asked: label indexes, or sets of labels,
+    or NO_ANSWER.
 
     `prices` are what a token costs, relative to each other; one that is not named costs 1.
     """
@@ -35,15 +36,7 @@ class Recordings:
             raise SettingsError(
                 f"there is a price of {stray[0]}, which is not asked", advice="name it with --llm too"
             )
-        index = {label: place for place, label in enumerate(labels)}
-        return cls(
-            labels,
-            tuple(llms),
-            tuple(
-                np.array([index.get(row.answer_of(llm) or "", NO_ANSWER) for row in rows], np.intp) for llm in llms
-            ),
-            prices,
-        )
+        return cls(labels, tuple(llms), tuple(_answers(rows, llm, labels) for llm in llms), prices)
 
     def rows(self, chosen: IndexArray) -> "Recordings":
         """Of these rows alone."""
@@ -52,6 +45,11 @@ class Recordings:
     def price_of(self, llm: str) -> float:
         """Of a token, in parts of the first LLM's."""
         return self.prices.get(llm, 1.0) / self.prices.get(self.llms[0], 1.0)
+
+
+def _answers(rows: Sequence[RecordedRow], llm: str, labels: tuple[str, ...]) -> IndexArray:
+    codes = (row.code_of(row.answer_of(llm), labels) for row in rows)
+    return np.array([NO_ANSWER if code is None else code for code in codes], np.intp)
 
 
 @dataclass(frozen=True, slots=True)
