@@ -131,7 +131,8 @@ def _domain(task: TaskTrace) -> list[Text]:
 def _step(number: int, step: TierStep, labels: Sequence[str], *, last: bool, foreign: bool) -> list[Text]:
     """One tier: what its models said, what that is worth, and what follows."""
     line = Text(f"  tier {number}  ").append(in_words(step.label), "bold")
-    line.append(f" {'' if isinstance(step.label, str) else 'at least '}{percent(step.confidence)}", "bold")
+    sure = percent(step.confidence)
+    line.append(f" {sure}" if isinstance(step.label, str) else f", each label at least {sure} sure", "bold")
     line.append(" calibrated, " if step.tier.knots is not None or len(step.scores) > 1 else ", ", "not bold dim")
     line.append(_needed(step.threshold), "not bold dim")
     if foreign:
