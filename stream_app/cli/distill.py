@@ -124,6 +124,11 @@ def _gated(given: Given, task: str) -> Gated:
         feedback, held_out = [*feedback, *found.feedback], held_out | found.held_out
         if found.unreadable:
             click.echo(f"{found.unreadable:,} records of the feedback topic cannot be read: left out", err=True)
+    if any(row.task == task and not isinstance(row.label, str | None) for row in feedback):
+        raise SettingsError(
+            f"task {task} is of kind any_of: distillation teaches one right label",
+            advice="train it anew on the feedback rows, which name each label: shunt train FILE --kind any_of",
+        )
     unlabelled = [pair for path in given.texts for pair in _texts_in(path)]
     return gate(_base_rows(given.bases), feedback, unlabelled, task, held_out)
 

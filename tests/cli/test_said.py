@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -171,3 +172,105 @@ def test_the_small_models_word_outlives_corrections() -> None:
         told = standing(answer).decision.answers["sentiment"]
         found = small_opinion(told)
         assert (found.label, found.model, found.confidence) == ("positive", "fast:1", 0.97)
+
+
+# Tasks of which any label may be right
+
+LABELS = ("insult", "spam", "threat")
+CUTS = dict.fromkeys(LABELS, 0.9)
+CHANCES = {"insult": 0.09, "spam": 0.95, "threat": 0.01}
+SEVERAL = Answer(("spam",), 0.91, CHANCES, CUTS, "small", "fast:1", True)
+SAID_SEVERAL = replace(SAID, label=("threat", "spam"))
+
+
+def read_several(*rows: dict) -> tuple[list[Said], list[Unusable]]:
+    told = [(n, f"f:{n}", {"id": "r-1", **row}) for n, row in enumerate(rows, 1)]
+    return said_in(told, {"trouble": frozenset(LABELS)}, "trouble", {"trouble"})
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ({"labels": {"trouble": ["threat", "spam"]}}, ("threat", "spam")),
+        ({"labels": {"trouble": {"insult": False, "spam": True, "threat": 1}}}, ("spam", "threat")),
+        ({"label": []}, ()),
+        ({"labels": {"trouble": {"insult": 0, "spam": 0, "threat": 0}}}, ()),
+    ],
+)
+def test_several_labels_are_a_list_or_a_map(row, label) -> None:
+    """Those that apply, which may be none; nothing said stays nothing said."""
+    (said,), wrong = read_several(row, {"labels": {"trouble": None}, "id": "r-2"})
+    assert (said.label, wrong) == (label, [])
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"label": "spam"}, "neither a list nor a map"),
+        ({"labels": {"trouble": {"spam": None, "insult": True}}}, "neither a list nor a map"),
+        ({"labels": {"trouble": {"spam": "yes"}}}, "neither a list nor a map"),
+        ({"label": ["rude"]}, "trouble has no label rude"),
+        ({"label": [1]}, "is no text"),
+    ],
+)
+def test_what_is_neither_is_refused(row, why) -> None:
+    """A label that nobody looked for is not a no: such a map is no verdict."""
+    said, (wrong,) = read_several(row)
+    assert not said
+    assert why in wrong.why
+
+
+def test_the_same_labels_in_another_order_do_not_clash() -> None:
+    """Two rows that name the same ones say the same."""
+    same, none = read_several({"label": ["spam", "threat"]}, {"label": ["threat", "spam"]})
+    assert (len(same), none) == (1, [])
+    clash, wrong = read_several({"label": ["spam"]}, {"label": []})
+    assert (clash, len(wrong)) == ([], 1)
+    assert "trouble is none here and spam at f:1" in wrong[0].why
+
+
+def test_a_list_becomes_a_row_and_a_verdict_in_the_tasks_order() -> None:
+    """However the person ordered it; the row names each label, to train on."""
+    fate = judged(SAID_SEVERAL, standing(SEVERAL))
+    assert isinstance(fate, Sends)
+    row, verdict = decode_feedback(fate.outgoing[0].value or b""), decode_verdict(fate.outgoing[1].value)
+    assert (row.label, verdict.label) == (("spam", "threat"), ("spam", "threat"))
+    assert (row.small.label, row.small.confidence) == (("spam",), 0.91)
+    assert json.loads(fate.outgoing[0].value or b"")["labels"] == {"insult": False, "spam": True, "threat": True}
+    none = judged(replace(SAID, label=()), standing(SEVERAL))
+    assert isinstance(none, Sends)
+    assert decode_verdict(none.outgoing[1].value).label == ()
+
+
+def test_the_same_labels_said_before_are_passed_over() -> None:
+    """In whatever order, by the verdicts topic or by the decision itself."""
+    before = {("reviews/2/884", "sentiment"): ("spam", "threat")}
+    assert isinstance(judged(SAID_SEVERAL, standing(SEVERAL), before), SaidBefore)
+    by_person = replace(SEVERAL, label=("spam", "threat"), decided_by="human", confidence=None, model="person")
+    assert isinstance(judged(SAID_SEVERAL, standing(by_person)), SaidBefore)
+    assert isinstance(judged(SAID_SEVERAL, standing(replace(by_person, label=("spam",)))), Sends)
+
+
+@pytest.mark.parametrize(
+    ("label", "answer", "why"),
+    [
+        ("spam", SEVERAL, "has a list of labels"),
+        (("spam",), SMALL, "has one label"),
+        (("rude",), SEVERAL, "has no label rude"),
+    ],
+)
+def test_a_label_of_the_other_kind_fits_no_decision(label, answer, why) -> None:
+    """A list corrects lists alone, and only with labels that the decision knows."""
+    fate = judged(replace(SAID, label=label), standing(answer))
+    assert isinstance(fate, Unusable)
+    assert why in fate.why
+
+
+def test_the_small_models_list_outlives_corrections() -> None:
+    """It stands in the votes; where it does not, in the probabilities."""
+    llm = replace(
+        SEVERAL, label=(), decided_by="llm", confidence=None, model="gpt", votes={"fast:1": ("spam",), "gpt": ()}
+    )
+    for answer in (SEVERAL, llm, replace(llm, decided_by="human", model="person"), replace(llm, votes={})):
+        found = small_opinion(standing(answer).decision.answers["sentiment"])
+        assert (found.label, found.confidence) == (("spam",), 0.91)

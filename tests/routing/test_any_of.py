@@ -8,16 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.classify.deciding import Verdicts
+from stream_app.classify.drifting import Drifting
+from stream_app.codec import decode_audit_result, encode_audit_result, llm_result
 from stream_app.errors import SettingsError, StartError
+from stream_app.events import Answer, Audit, Source
 from stream_app.routing.action import recommended_action
 from stream_app.routing.any_of import AnyOfTier, sureness
 from stream_app.routing.decide import Knots, Route, TaskRouter
 from stream_app.routing.label_sets import LABELS_MAX, label_counts, labels_in, marks_of, set_of, sets_of
 from stream_app.routing.ladder import under_alarm
 from stream_app.routing.models import Scores, ServedModel
-from stream_app.routing.policy import Isotonic, load_policy
+from stream_app.routing.policy import Isotonic, Traffic, dump_policy, load_policy
 from stream_app.routing.routers import task_routers
 from stream_app.settings import Task
+from stream_app.telemetry import Metrics
 from tests.messages.test_schemas import SCHEMAS
 
 LABELS = ("insult", "spam", "threat")
@@ -215,3 +220,45 @@ def test_dials_of_one_label_are_refused(more):
     """A task of kind any_of takes target_error or threshold, and says so."""
     with pytest.raises(ValueError, match="any_of takes target_error or threshold: leave"):
         Task(name="trouble", kind="any_of", tiers=("trouble_fast",), **more)
+
+
+def test_an_audit_agrees_where_the_labels_are_the_same():
+    """In any order; one more, one less or none is a disagreement, and no answer is neither."""
+    small = Answer(("insult", "spam"), 0.9, {}, {}, "small", "trouble_fast:1", True)
+    audit = Audit(Source("reviews", 0, 0, 1), {"trouble": small}, {"trouble": LABELS}, "p@1", 1)
+    for said, result in (
+        (("spam", "insult"), "agree"),
+        (("insult",), "disagree"),
+        ((), "disagree"),
+        (None, "no_answer"),
+    ):
+        told = llm_result(audit, "trouble", "r-1", said, None if said is not None else "refused", "big", 1)
+        assert told.result == result
+        again = decode_audit_result(encode_audit_result(told)[0])
+        assert (again.label, again.small.label) == (said, ("insult", "spam"))
+
+
+def test_drift_counts_each_label_by_itself():
+    """The stream's shares are of events with each label, which need not add up to all events; a new mix is told."""
+    task = msgspec.structs.replace(
+        POLICY.tasks["trouble"],
+        traffic=Traffic(
+            rows=1_000,
+            labels={"insult": 400, "spam": 300, "threat": 0},
+            confidence_edges=(0.9,),
+            confidence=(200, 800),
+            escalated=200,
+            out_of_domain=0,
+        ),
+    )
+    policy = msgspec.structs.replace(POLICY, tasks={"trouble": task})
+    assert load_policy(dump_policy(policy)) == policy
+    (router,) = task_routers([CERTIFIED], served(), policy)
+    for insult, drifts in ((0.4, False), (0.9, True)):
+        drifting, draw = Drifting(policy, ["trouble"], 0.05, Metrics()), np.random.default_rng(3)
+        for _ in range(12):
+            shares = np.where(draw.random((500, 3)) < (insult, 0.3, 0.0), 0.999, 0.001)
+            shares[:100, 2] = 0.4  # unsure
+            _, found = routed(router.tiers[0], shares)
+            drifting.observe((router,), Verdicts((found,), found.accepted, {}))
+        assert ("trouble" in drifting.shifts) == drifts

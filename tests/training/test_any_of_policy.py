@@ -22,8 +22,11 @@ from stream_app.training.detailed import detailed
 from stream_app.training.evaluate import evaluation, helped, outcomes
 from stream_app.training.fitted import Terms
 from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes, read_recorded, with_all_known
+from stream_app.training.rows import holds_marks, read_marked
 from stream_app.training.scoring import route_scored
 from stream_app.training.voting import Recordings
+from tests.cli.command import shunt
+from tests.messages.test_schemas import SCHEMAS
 
 LABELS = ("insult", "spam", "threat")
 MODEL = ServedModel("trouble_fast", "1", LABELS, "a" * 64, 64, "any_of")
@@ -207,3 +210,40 @@ def test_a_foreign_label_is_told():
     assert row.code_of("spam", LABELS) is None
     assert row.code_of(("threat", "insult"), LABELS) == int(sets_of(np.array([[True, False, True]]))[0])
     assert msgspec.to_builtins(row.yes) == ("rude",)
+
+
+def test_distillation_refuses_lists_of_labels(tmp_path):
+    """It teaches one right label, and says what to do with such rows instead."""
+    sample_row = SCHEMAS / "samples/feedback/good-any-of.json"
+    (tmp_path / "feedback.jsonl").write_text(json.dumps(json.loads(sample_row.read_bytes())) + "\n")
+    (tmp_path / "base.jsonl").write_text(json.dumps({"text": "a", "label": "b"}) + "\n")
+    asked = ["distill", "feedback.jsonl", "--task", "trouble", "--base", "base.jsonl", "--held-out", "base.jsonl"]
+    ran = shunt(*asked, "--out", "models", cwd=tmp_path)
+    assert ran.status == 2
+    assert "trouble is of kind any_of" in ran.err
+    assert "shunt train FILE --kind any_of" in ran.err
+
+
+def test_feedback_rows_train_as_they_are(tmp_path):
+    """What the lanes keep of such a task is read as marked rows: each label known."""
+    sample_row = SCHEMAS / "samples/feedback/good-any-of.json"
+    path = tmp_path / "feedback.jsonl"
+    path.write_text(json.dumps(json.loads(sample_row.read_bytes())) + "\n")
+    assert holds_marks(path)
+    (row,) = read_marked(path)
+    assert row.marks == {"insult": True, "spam": False, "threat": True}
+    (recorded,) = read_recorded(path, "trouble", any_of=True).rows
+    assert recorded.yes == ("insult", "threat")
+
+
+@pytest.mark.parametrize("option", [["--live"], ["--from-topic"]])
+def test_what_is_of_one_label_is_refused(tmp_path, option):
+    """`--live` and `--from-topic` say in one line that they are of tasks with one right label."""
+    settings = '[[tasks]]\nname = "trouble"\nkind = "any_of"\ntiers = ["trouble_fast"]\ntarget_error = 0.05\n'
+    (tmp_path / "shunt.toml").write_text(settings)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "a", "labels": {"trouble": []}}) + "\n")
+    policy = str(SCHEMAS / "samples/policy/good-any-of.json")
+    given = ["rows.jsonl", "--policy", policy] if option == ["--live"] else []
+    ran = shunt("evaluate", *given, *option, cwd=tmp_path, OPENAI_API_KEY="x")
+    assert ran.status == 2, ran
+    assert "any_of" in ran.err

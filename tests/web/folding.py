@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stream_app.codec import AnswerMessage, Cause, DeadLetterMessage, DecisionMessage, SourceMessage, rfc3339
-from stream_app.events import Usage
+from stream_app.events import Said, Usage
 
 NOW_MS = 1_800_000_000_000
 
@@ -20,7 +20,7 @@ def decision(
     degraded: str | None = None,
     took_ms: int = 10,
     cost_usd: float | None = None,
-    label: str = "positive",
+    label: Said = "positive",
     payload: bytes = b"{}",
 ) -> DecisionMessage:
     asked = decided_by == "llm" or degraded is not None

@@ -39,6 +39,16 @@ def test_rates_count_the_last_whole_seconds() -> None:
     assert live.snapshot(NOW_MS + 20)["rates"]["small"] == 20.0
 
 
+def test_each_of_several_labels_is_counted() -> None:
+    """A list counts once for each of its labels, an empty one as none; it is shown in words."""
+    live = view()
+    for offset, label in enumerate([("spam", "threat"), ("spam",), ()]):
+        live.decided(decision(NOW_MS - 2_000, offset=offset, label=label))
+    told = live.snapshot(NOW_MS)
+    assert told["labels"] == {"sentiment": {"none": 1, "spam": 2, "threat": 1}}
+    assert [one["answers"]["sentiment"]["label"] for one in told["decisions"]] == ["none", "spam", "spam, threat"]
+
+
 def test_the_share_counts_escalations_against_small_finals() -> None:
     """An escalated event counts when it is sent, not when the LLM has answered."""
     live = view()
