@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from aiokafka.structs import TopicPartition
 
+from stream_app.classify.columns import column, grades_of
 from stream_app.classify.tally import Tally
 from stream_app.codec import (
     Cause,
     Codec,
-    Grade,
-    SmallAnswers,
     cause_of,
     dead_letter,
     encode_audit,
@@ -38,14 +37,12 @@ from stream_app.routing.action import recommended_action
 from stream_app.routing.audit_draw import AuditDraw
 from stream_app.routing.decide import Route, TaskRouter
 from stream_app.routing.holding import Backing
-from stream_app.routing.label_sets import labels_in
 from stream_app.routing.prune import pruned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from aiokafka.structs import ConsumerRecord
-    from numpy.typing import NDArray
 
     from stream_app.classify.deciding import Verdicts
     from stream_app.errors import UnreadableRecord
@@ -88,7 +85,7 @@ class Outbox:
         self._audits = topics[names.audits]
         self.audit_draw = AuditDraw(policy, audit_share)
         self._encoder = codec.finals(policy, self._recommend)
-        self._grades = [tuple(_grades(router)) for router in routers]
+        self._grades = [tuple(grades_of(router)) for router in routers]
 
     # Records that are no events
 
@@ -148,12 +145,15 @@ class Outbox:
         if not rows:
             return [], tally
         where = np.asarray(rows, np.intp)
-        columns = [self._column(index, where, verdicts) for index in range(len(self._routers))]
-        for column in columns:
-            counts = np.bincount(column.label, minlength=len(column.choices)).tolist()
-            for said, count in zip(column.choices, counts, strict=True):
+        columns = [
+            column(router, grades, verdicts.routed[index], verdicts.held_of(index), where)
+            for index, (router, grades) in enumerate(zip(self._routers, self._grades, strict=True))
+        ]
+        for of_task in columns:
+            counts = np.bincount(of_task.label, minlength=len(of_task.choices)).tolist()
+            for said, count in zip(of_task.choices, counts, strict=True):
                 for label in each_label(said) or (NO_LABEL,):
-                    tally.answers[column.task, label] += count
+                    tally.answers[of_task.task, label] += count
         chosen = events if len(rows) == len(events) else [events[row] for row in rows]
         topic, kept = self._decisions.name, self._kept_numbers
         roomy = self._decisions.message_bytes_max - SIZE_MARGIN_BYTES
@@ -166,34 +166,6 @@ class Outbox:
             if len(value) + len(event.key or b"") > roomy:
                 self._replace_oversized(outgoing, self._decisions, records[rows[len(outgoing) - 1]], tally)
         return outgoing, tally
-
-    def _column(self, index: int, rows: NDArray[np.intp], verdicts: Verdicts) -> SmallAnswers:
-        """One task's answers to `rows`, all accepted."""
-        router, routed, held = self._routers[index], verdicts.routed[index], verdicts.held_of(index)
-        tier = routed.tier[rows].astype(np.intp)
-        if held is not None:  # the grades are repeated for each backing
-            tier += held.backing[rows].astype(np.intp) * len(router.tiers)
-        if router.any_of:
-            sets, label = np.unique(routed.label[rows], return_inverse=True)
-            return SmallAnswers(
-                task=router.task,
-                labels=router.labels,
-                grades=self._grades[index],
-                label=label,
-                grade=tier,
-                probabilities=routed.probabilities[rows],
-                sets=tuple(labels_in(one, router.labels) for one in sets.tolist()),
-                confidence=routed.confidence[rows],
-            )
-        return SmallAnswers(
-            task=router.task,
-            labels=router.labels,
-            grades=self._grades[index],
-            label=routed.label[rows],
-            grade=tier * len(router.labels) + routed.label[rows],
-            probabilities=routed.probabilities[rows],
-            cut=None if held is None else held.cut[rows],
-        )
 
     def _replace_oversized(self, outgoing: list[Outgoing], topic: TopicFound, record: Record, tally: Tally) -> None:
         """Replaces the last outgoing record by a dead letter if its topic will not take it."""
@@ -318,23 +290,6 @@ class Outbox:
 
     def _recommend(self, answers: Sequence[Said]) -> str | None:
         return recommended_action(self._actions, answers)
-
-
-def _grades(router: TaskRouter) -> Iterator[Grade]:
-    """A grade for each tier and label; where a share is held, all of them once for each backing.
-
-    Where any label may be right, one for each tier: it holds the cuts of all.
-    """
-    for backing in Backing if router.share is not None else (Backing.FLOOR,):
-        for tier in router.tiers:
-            for label in range(1 if router.any_of else len(router.labels)):
-                yield Grade(
-                    model=tier.ref,
-                    threshold=tier.threshold_of(label),
-                    policy=router.policy,
-                    certified=router.certified and backing is Backing.FLOOR,
-                    uncertified_reason=router.uncertified_reason or backing.uncertified_reason,
-                )
 
 
 def _normalised(text: str) -> bytes:

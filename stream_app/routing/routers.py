@@ -17,6 +17,7 @@ from stream_app.routing.policy import Isotonic, Member, Policy, TaskPolicy, Tier
 from stream_app.routing.share import HeldShare, Ranks
 from stream_app.settings import Task
 
+LABELS_MIN = 2
 _RECALIBRATE = "run `shunt calibrate` for it again"
 
 
@@ -147,9 +148,10 @@ def _check_any_of(task: Task, labels: tuple[str, ...]) -> None:
             f"task {task.name}: its models say nothing of {_listed(beyond)}",
             advice="leave it out: a task of kind any_of has the labels of its models",
         )
-    if len(labels) > LABELS_MAX:
+    if not LABELS_MIN <= len(labels) <= LABELS_MAX:
         raise SettingsError(
-            f"task {task.name} has {len(labels)} labels", advice=f"at most {LABELS_MAX} may be of kind any_of"
+            f"task {task.name} of kind any_of has {len(labels)} labels",
+            advice=f"a model of {LABELS_MIN} to {LABELS_MAX} may answer it; a yes or no is a task of two labels",
         )
 
 

@@ -162,7 +162,8 @@ def test_a_certified_router():
         (TASK.model_copy(update={"kind": "one_of"}), served(), None, StartError, "kind one_of, but Triton serves"),
         (TASK, served(kind="one_of"), None, StartError, "trouble_fast as one_of"),
         (TASK.model_copy(update={"labels": (*LABELS, "x")}), served(), None, SettingsError, "say nothing of x"),
-        (TASK, served(labels=tuple(map(str, range(63)))), None, SettingsError, "63 labels"),
+        (TASK, served(labels=tuple(map(str, range(63)))), None, SettingsError, "has 63 labels"),
+        (TASK, served(labels=("insult",)), None, SettingsError, "has 1 labels"),
         (CERTIFIED, served(), None, SettingsError, "there is no policy file"),
         (
             CERTIFIED.model_copy(update={"kind": "one_of"}),
