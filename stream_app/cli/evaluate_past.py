@@ -123,19 +123,18 @@ def evaluate_past(settings: Settings, asked: PastOptions, name: str | None, *, a
 
 def _task(settings: Settings, name: str | None) -> Task:
     """The named task, or the only one; one with a cut by hand is as good as any."""
-    by_name = {task.name: task for task in settings.tasks if task.kind == "one_of"}
-    if name is None and not by_name:
-        raise SettingsError(
-            "no task has one label: other cuts are held against tasks of kind one_of",
-            advice="measure one of kind any_of on labelled rows: shunt evaluate FILE",
-        )
-    if name is None and len(by_name) == 1:
-        return next(iter(by_name.values()))
-    if name is None:
+    by_name = {task.name: task for task in settings.tasks}
+    if name is None and len(by_name) > 1:
         raise SettingsError(f"there are {len(by_name)} tasks", advice=f"say --task {' or --task '.join(by_name)}")
-    if name not in by_name:
+    if name is not None and name not in by_name:
         raise SettingsError(f"there is no task {name}", advice=f"there is {', '.join(by_name)}")
-    return by_name[name]
+    task = settings.tasks[0] if name is None else by_name[name]
+    if task.kind == "any_of":
+        raise SettingsError(
+            f"task {task.name} is of kind any_of: other cuts are held against answers of one label",
+            advice="measure it on labelled rows: shunt evaluate FILE",
+        )
+    return task
 
 
 async def _read(settings: Settings, task: Task, asked: PastOptions) -> list[PastEvent]:
