@@ -65,18 +65,22 @@ class Candidate:
     gain_min: float
     low_min: float = 0.0
     prices: Mapping[str, float] = field(default_factory=dict)
+    tiers: tuple[str | tuple[str, ...], ...] = TIERS
 
 
 CANDIDATES = (
     Candidate("gpt, equality", {"escalate_max": 0.054}, (GPT,), 0.06, -1.0, low_min=-0.005),
     Candidate("gpt, a fifth", {"target_error": 0.05}, (GPT,), 0.20, 0.006),
     Candidate("gpt, headline cost", {"target_error": 0.035}, (GPT,), 0.3118, 0.009),
+    Candidate("gpt, nearly all of the headline cost", {"escalate_max": 0.28}, (GPT,), 0.3118, 0.009),
     Candidate("gpt, second opinion", {"escalate_max": 0.18}, (GPT, LLAMA), 0.3118, 0.0121),
     Candidate(
         "gpt, second opinion at a fifth", {"escalate_max": 0.22}, (GPT, LLAMA), 0.3118, 0.0121, prices={LLAMA: 0.2}
     ),
     Candidate("llama, a tenth", {"escalate_max": 0.094}, (LLAMA,), 0.10, 0.015),
+    Candidate("llama, a tenth, one tier", {"escalate_max": 0.094}, (LLAMA,), 0.10, 0.015, tiers=(MODELS,)),
     Candidate("llama, a fifth", {"escalate_max": 0.175}, (LLAMA,), 0.20, 0.020),
+    Candidate("llama, a fifth, one tier", {"escalate_max": 0.188}, (LLAMA,), 0.20, 0.020, tiers=(MODELS,)),
 )
 
 
@@ -104,7 +108,7 @@ class Scored:
 
 def judged(candidate: Candidate, made_on: Scored, on: Scored) -> tuple[Routed, Asked]:
     """Calibrated on one file's rows, routed on the other's."""
-    task = Task(name="sentiment", tiers=TIERS, **candidate.dial)  # pyright: ignore[reportArgumentType]
+    task = Task(name="sentiment", tiers=candidate.tiers, **candidate.dial)  # pyright: ignore[reportArgumentType]
     labels = ("negative", "positive")
     served = {name: ServedModel(name, "1", labels, "0" * 64, 1) for name in MODELS}
     terms = Terms(0.05, "2026-01-01T00:00:00Z", llms=candidate.llms, prices=dict(candidate.prices))
@@ -114,6 +118,14 @@ def judged(candidate: Candidate, made_on: Scored, on: Scored) -> tuple[Routed, A
     routed = route_scored(router, [row.text for row in rows], dict(on.scores))
     recorded = Recordings.of(candidate.llms, rows, labels, candidate.prices)
     return routed, Asked.of(recorded, made.votes, rows, routed)
+
+
+def alone(scored: Scored) -> dict[str, float]:
+    """The small models without any LLM; both of them by the mean of their log-odds."""
+    truth = np.array(label_indexes(scored.file.rows, ("negative", "positive")), np.intp)
+    logs = [np.log(scored.scores[name].probabilities.astype(np.float64).clip(1e-9)) for name in MODELS]
+    said = dict(zip((*MODELS, "both"), (*logs, np.mean(logs, axis=0)), strict=True))
+    return {name: round(float((of.argmax(axis=1) == truth).mean()), 4) for name, of in said.items()}
 
 
 def turns(calibration: Scored, replay: Scored | None) -> Iterator[tuple[Scored, Scored]]:
@@ -128,14 +140,14 @@ def turns(calibration: Scored, replay: Scored | None) -> Iterator[tuple[Scored, 
 
 def figures(candidate: Candidate, calibration: Scored, replay: Scored | None) -> dict[str, Any]:
     """All turns together, each judged row once."""
-    right, alone = list[Any](), list[Any]()
+    right, llm_right = list[Any](), list[Any]()
     shares = list[tuple[int, dict[str, float]]]()
     for made_on, on in turns(calibration, replay):
         routed, asked = judged(candidate, made_on, on)
         truth = np.array(label_indexes(on.file.rows, asked.recorded.labels), np.intp)
         found = with_llm(asked, on.file.rows, routed, truth)
         right.append(np.where(routed.accepted, routed.label, asked.voted.label) == truth)
-        alone.append(asked.recorded.answers[0] == truth)
+        llm_right.append(asked.recorded.answers[0] == truth)
         told = {
             "small_accuracy": found.small_accuracy,
             "llm_filled_accuracy": found.llm_filled_accuracy,
@@ -144,7 +156,7 @@ def figures(candidate: Candidate, calibration: Scored, replay: Scored | None) ->
             "cost_share": found.cost_share,
         }
         shares.append((len(truth), told))
-    ours, theirs = np.concatenate(right), np.concatenate(alone)
+    ours, theirs = np.concatenate(right), np.concatenate(llm_right)
     difference = paired(ours, theirs, seed=1)
     rows = len(ours)
     mean = {key: sum(count * told[key] for count, told in shares) / rows for key in shares[0][1]}
@@ -175,6 +187,7 @@ def main() -> int:
     data = Path(os.environ["SHUNT_DATA"])
     calibration = Scored.of(data, "imdb_llm_calibration", given.scores)
     replay = Scored.of(data, "imdb_llm_replay", given.scores) if given.final else None
+    print(json.dumps({"alone": alone(replay or calibration)}), flush=True)
     found = list[dict[str, Any]]()
     for candidate in CANDIDATES:
         found.append(figures(candidate, calibration, replay))

@@ -21,17 +21,17 @@ NEAR_SHARE, NEAR_MIN = 0.1, 50
 def vote_rule(known: Known, escalated: BoolArray) -> VoteRule | None:
     """The rule for rows like these where the `escalated` ones are; None where the LLM is best obeyed.
 
-    Weighing votes, and the second opinion, must each cost less than without (that is, be right more often), by more
-    than a standard error, on escalated rows that the weights were not fitted on.
+    On escalated rows that the weights were not fitted on, weighing the first LLM's vote must lead to cheaper answers
+    than obeying it (that is, be right more often): to do so is free. A second opinion is a call, so with it answers
+    must be cheaper by more than a standard error.
     """
     if len(known.truth) < ROWS_MIN or not escalated.any():
         return None
-    obeyed = known.of_first().cost_if_asked(None)
-    best, ways = obeyed, [known.of_first(), *([known] if len(known.recorded.llms) > 1 else [])]
-    chosen: Known | None = None
-    for way in ways:
+    best, chosen = known.of_first().cost_if_asked(None), None
+    for way in [known.of_first(), *([known] if len(known.recorded.llms) > 1 else [])]:
         cost = _cross_fitted(way, escalated)
-        if clearly_cheaper(cost[escalated], best[escalated]):
+        errors = 0.0 if len(way.recorded.llms) == 1 else 1.0
+        if clearly_cheaper(cost[escalated], best[escalated], errors):
             best, chosen = cost, way
     return None if chosen is None else fitted_rule(chosen, escalated)
 
