@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.evaluation_data import evaluation_data
 from stream_app.local.demo.config import shipped_models_path
 from stream_app.routing.alarms import ALARM_DELTA
 from stream_app.routing.audit import RiskMonitor
@@ -254,7 +254,7 @@ def main() -> int:
         say("simulated", simulated(bound, given.streams))
     with tempfile.TemporaryDirectory() as folder:
         for name, one in SETS.items():
-            pool = pool_of(Path(os.environ["SHUNT_DATA"]), one, Path(folder))
+            pool = pool_of(evaluation_data(), one, Path(folder))
             for llm in one.llms:
                 say("recorded", recorded(name, pool, one.target, llm, given.orders))
     missed = misses(figures)

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.evaluation_data import evaluation_data
 from benchmarks.kept_scores import add_folder, kept_scores
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy
@@ -43,6 +42,7 @@ from stream_app.training.voting import Recordings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from stream_app.routing.decide import Routed
 
@@ -184,7 +184,7 @@ def main() -> int:
     parser.add_argument("--final", action="store_true")
     add_folder(parser)
     given = parser.parse_args()
-    data = Path(os.environ["SHUNT_DATA"])
+    data = evaluation_data()
     calibration = Scored.of(data, "imdb_llm_calibration", given.scores)
     replay = Scored.of(data, "imdb_llm_replay", given.scores) if given.final else None
     print(json.dumps({"alone": alone(replay or calibration)}), flush=True)

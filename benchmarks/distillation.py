@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.evaluation_data import evaluation_data
 from stream_app.events import Feedback, SmallOpinion, Source
 from stream_app.routing.models import Scores, ServedModel
 from stream_app.routing.policy import Policy
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--draw", type=int, default=1, help="which tenth is trained on, which fifth calibrates")
     parser.add_argument("--work", type=Path, help="where models are kept: a second target starts from the same first")
     given = parser.parse_args()
-    films = Films.of(Path(os.environ["SHUNT_DATA"]), given.draw)
+    films = Films.of(evaluation_data(), given.draw)
     with tempfile.TemporaryDirectory() as scratch:
         first = (given.work or Path(scratch)) / f"first-{given.draw}" / "small"
         if not first.exists():

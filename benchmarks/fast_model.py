@@ -17,12 +17,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.evaluation_data import evaluation_data
 from benchmarks.one_core import MODELS, Round, Speed, pinned, pinned_triton, speed
 from stream_app.classify.triton import TritonModels
 from stream_app.training.evaluation import load_scorer
@@ -117,8 +117,8 @@ def with_onnx_extensions() -> Callable[[list[str]], object]:
 
 
 def measure(texts_max: int, *, tokenisers: bool) -> dict[str, object]:
-    """All of it, in one run; raises KeyError without SHUNT_DATA."""
-    rows = read_rows(Path(os.environ["SHUNT_DATA"]) / "imdb_train.jsonl.gz")[:texts_max]
+    """All of it, in one run."""
+    rows = read_rows(evaluation_data() / "imdb_train.jsonl.gz")[:texts_max]
     texts = [row.text for row in rows]
     core = min(os.sched_getaffinity(0))
     triton = asyncio.run(measure_triton(texts))
@@ -140,8 +140,6 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=8192)
     parser.add_argument("--tokenizers", action="store_true")
     asked = parser.parse_args()
-    if "SHUNT_DATA" not in os.environ:
-        sys.exit("set SHUNT_DATA to the folder of the evaluation data")
     print(json.dumps(measure(asked.texts, tokenisers=asked.tokenizers), indent=1))
 
 

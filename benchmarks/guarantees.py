@@ -21,16 +21,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.evaluation_data import evaluation_data
 from benchmarks.kept_scores import add_folder, kept_scores
 from stream_app.local.demo.config import shipped_models_path
 from stream_app.routing.models import Scores, ServedModel
@@ -50,6 +49,7 @@ from stream_app.training.tier_fit import fit_tier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from stream_app.routing.calibration import BoolArray
     from stream_app.routing.decide import Tier
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     add_folder(parser)
     given = parser.parse_args()
-    data = Path(os.environ["SHUNT_DATA"])
+    data = evaluation_data()
     rows = list[dict[str, Any]]()
     bar = DELTA + 2 * (DELTA * (1 - DELTA) / given.splits) ** 0.5
     for name, (models, files) in POOLS.items():

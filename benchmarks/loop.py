@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.distillation import GPT, LABELS, TASK, Films
+from benchmarks.evaluation_data import evaluation_data
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.llm_server import LlmServer
 from stream_app.local.stack import Stack
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.05)
     parser.add_argument("--draw", type=int, default=1, help="which tenth is trained on, which fifth calibrates")
     given = parser.parse_args()
-    films = Films.of(Path(os.environ["SHUNT_DATA"]), given.draw)
+    films = Films.of(evaluation_data(), given.draw)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
         folder = Path(scratch)
         prepared(folder, films)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.evaluation_data import evaluation_data
 from stream_app.local.demo.config import shipped_models_path
 from stream_app.routing.decide import Route
 from stream_app.routing.models import Scores, ServedModel
@@ -173,7 +173,7 @@ def trained(data: Path, folder: Path) -> list[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    data = Path(os.environ["SHUNT_DATA"])
+    data = evaluation_data()
     with tempfile.TemporaryDirectory() as folder:
         folders = trained(data, Path(folder))
         found = {"toxicity": toxicity(data), "hate": [hate(data, ratio, folders) for ratio in RATIOS]}

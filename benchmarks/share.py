@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import gzip
 import json
-import os
 import sys
 import tempfile
 from dataclasses import replace
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
+from benchmarks.evaluation_data import evaluation_data
 from stream_app.classify.start import classify_lane
 from stream_app.classify.triton import TritonModels
 from stream_app.codec import decode_escalation
@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--tiers", nargs="+", default=["sentiment_fast"])
     parser.add_argument("--then", default="product_reviews_validation")
     given = parser.parse_args()
-    data = Path(os.environ["SHUNT_DATA"])
+    data = evaluation_data()
     found = asyncio.run(measure(data, given.events, given.share, tuple(given.tiers), given.then))
     print(json.dumps(found))
     return 0 if abs(float(str(found["escalated_share"])) - given.share) <= OFF_MAX else 1

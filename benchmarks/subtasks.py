@@ -13,11 +13,10 @@ are. Prints one JSON object.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.evaluation_data import evaluation_data
 from stream_app.cli.escalations import Escalations
 from stream_app.escalate.prompt import tokens_of
 from stream_app.escalate.prompters import prompter_of
@@ -38,6 +37,7 @@ from stream_app.training.shipped import joined_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from stream_app.routing.decide import Routed, TaskRouter
 
@@ -156,7 +156,7 @@ def apart(escalation: Escalation) -> list[Escalation]:
 
 
 def main() -> None:
-    reviews = routed(Path(os.environ["SHUNT_DATA"]))
+    reviews = routed(evaluation_data())
     prompts = Prompts(reviews.settings)
     labels = {router.task: router.labels for router in reviews.routers}
     ours = together = each = alone = Asking()

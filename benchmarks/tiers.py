@@ -13,21 +13,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from benchmarks.evaluation_data import evaluation_data
 from benchmarks.kept_scores import add_folder, kept_scores
 from benchmarks.one_core import MODELS, PinnedTriton, Speed, pinned_triton, speed
 from stream_app.training.recorded import label_indexes, read_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
 
     from stream_app.classify.triton import TritonModels
     from stream_app.training.recorded import RecordedFile
@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=512)
     add_folder(parser)
     given = parser.parse_args()
-    file = read_recorded(Path(os.environ["SHUNT_DATA"]) / "imdb_llm_calibration.jsonl.gz", "sentiment")
+    file = read_recorded(evaluation_data() / "imdb_llm_calibration.jsonl.gz", "sentiment")
     minilm_right, pair_right = accuracies(file, given.scores)
     short, whole, both = asyncio.run(measure([row.text for row in file.rows[: given.texts]]))
     found = {
