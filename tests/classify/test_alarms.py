@@ -176,6 +176,8 @@ async def test_a_stream_that_shifted_is_uncertified_by_every_worker(stack, made)
             while reasons != {(False, "shift")}:
                 finals = await decided(stack, settings, tasks[0], events(0.97, 200))
                 assert len(finals) == 200
-                reasons = {(one["certified"], one["answers"]["sentiment"].get("uncertified_reason")) for one in finals}
+                reasons = {
+                    (one["certified"], one["answers"]["sentiment"].get("uncertified_reason")) for one in finals
+                }
     labels = {"task": "sentiment", "what": "prevalence"}
     assert 1.0 in [one.registry.get_sample_value("shunt_drifted", labels) for one in metrics]
