@@ -39,16 +39,16 @@ def live_view(settings: Settings) -> LiveView:
 def works_of(settings: Settings, role: str, metrics: Metrics, live: LiveView | None) -> dict[Lane, Work]:
     """The lanes of a role, by name: the one of that name, or both data paths where it is empty."""
     if live is not None:
-        from stream_app.feeds import Feeds  # noqa: PLC0415
+        from stream_app.feeds import Feeds  # noqa: PLC0415 - see above
 
         return {"feeds": Feeds(settings, Connection(settings.kafka), live, metrics).run}
     works: dict[Lane, Work] = {}
     if role in {"", "classify"}:
-        from stream_app.classify.start import classify_lane  # noqa: PLC0415
+        from stream_app.classify.start import classify_lane  # noqa: PLC0415 - see above
 
         works["classify"] = opened_and_run(lambda: classify_lane(settings, metrics))
     if role in {"", "escalate"}:
-        from stream_app.escalate.start import escalate_lane  # noqa: PLC0415
+        from stream_app.escalate.start import escalate_lane  # noqa: PLC0415 - see above
 
         works["escalate"] = opened_and_run(lambda: escalate_lane(settings, metrics))
     return works

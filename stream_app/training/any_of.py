@@ -23,11 +23,11 @@ from stream_app.settings import Task
 from stream_app.training.cut import Cut, Judged, certified_cut, cuts_of
 from stream_app.training.cutting import Cutting
 from stream_app.training.disagreement import llm_disagreement
-from stream_app.training.fitted import Terms, domain_of, inside_of, known_share_of, names_of, refuse_unsuited
+from stream_app.training.fitted import Terms, divide, names_of
 from stream_app.training.promised import certificate
-from stream_app.training.recorded import RecordedFile, RecordedRow, label_indexes
+from stream_app.training.recorded import RecordedFile, RecordedRow
 from stream_app.training.scoring import route_scored
-from stream_app.training.split import Parts, by_file, refuse_too_few, split
+from stream_app.training.split import Parts, refuse_too_few
 from stream_app.training.task_policy import measured, sample_of, tier_policy
 from stream_app.training.tier_fit import worthwhile_knots
 from stream_app.training.traffic import traffic_of
@@ -92,18 +92,10 @@ def _fit(
     scores: Mapping[str, Scores],
     terms: Terms,
 ) -> _Fitted:
-    refuse_unsuited(task, terms)
-    rows = [row for file in files for row in file.rows]
-    labels = served[task.models[0]].labels
-    truth = np.array(label_indexes(rows, labels), np.intp)
-    parts = split(rows)
-    samples = by_file(files, parts.certification) if terms.each_file else [parts.certification]
-    target = task.target_error or 0.0
+    divided = divide(task, files, served, scores, terms)
+    labels, rows, truth, used = divided.labels, divided.rows, divided.truth, divided.used
+    target, samples = task.target_error or 0.0, divided.samples
     refuse_too_few(target, terms.delta, len(rows), min(map(len, samples)))
-    known_share = known_share_of(task, scores)
-    domain = domain_of(rows, known_share, parts.calibration)
-    inside = inside_of(domain, rows, known_share)
-    used = parts.calibration[inside[parts.calibration]]
     marks = marks_of(truth, len(labels))
     tiers = [
         fit_any_of_tier(tuple(served[name] for name in names_of(tier)), scores, used, marks) for tier in task.tiers
@@ -117,9 +109,9 @@ def _fit(
     answers = [Judged(np.where(sets == truth, RIGHT, WRONG), confidence) for _, sets, confidence in judged]
     cuts = cuts_of(answers, used, np.zeros(2))
     promises = [ErrorAtMost(target)]
-    cut = certified_cut(cuts, answers, np.full(len(rows), RIGHT), inside, samples, promises, terms.delta)
+    cut = certified_cut(cuts, answers, np.full(len(rows), RIGHT), divided.inside, samples, promises, terms.delta)
     cutting = Cutting(cuts, cut, shown=cut is not None, apart=False, votes=None)
-    return _Fitted(labels, rows, truth, parts, domain, cutting.on(list(tiers)), cut)
+    return _Fitted(labels, rows, truth, divided.parts, divided.domain, cutting.on(list(tiers)), cut)
 
 
 def fit_any_of_tier(

@@ -77,6 +77,42 @@ class Fitted:
     known: Known | None
 
 
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """A task's rows, each with one use, and what is in the domain of those meant for calibration (as in `Fitted`)."""
+
+    labels: tuple[str, ...]
+    rows: Sequence[RecordedRow]
+    truth: IndexArray
+    parts: Parts
+    samples: Sequence[IndexArray]
+    domain: Domain
+    known_share: FloatArray
+    inside: BoolArray
+    used: IndexArray
+
+
+def divide(
+    task: Task,
+    files: Sequence[RecordedFile],
+    served: Mapping[str, ServedModel],
+    scores: Mapping[str, Scores],
+    terms: Terms,
+) -> Divided:
+    """The first of all steps. Raises SettingsError for a task that is not calibrated, and for a label of no model."""
+    _refuse_unsuited(task, terms)
+    rows = [row for file in files for row in file.rows]
+    labels = served[task.models[0]].labels
+    truth = np.array(label_indexes(rows, labels), np.intp)
+    parts = split(rows)
+    samples = by_file(files, parts.certification) if terms.each_file else [parts.certification]
+    known_share = _known_share(task, scores)
+    domain = _domain(rows, known_share, parts.calibration)
+    inside = _inside(domain, rows, known_share)
+    used = parts.calibration[inside[parts.calibration]]
+    return Divided(labels, rows, truth, parts, samples, domain, known_share, inside, used)
+
+
 def fit(
     task: Task,
     files: Sequence[RecordedFile],
@@ -85,20 +121,13 @@ def fit(
     terms: Terms,
 ) -> Fitted:
     """Split the rows and fit the tiers. Raises SettingsError where the rows cannot show what is to be shown."""
-    refuse_unsuited(task, terms)
-    rows = [row for file in files for row in file.rows]
-    labels = served[task.models[0]].labels
-    truth = np.array(label_indexes(rows, labels), np.intp)
-    parts = split(rows)
-    samples = by_file(files, parts.certification) if terms.each_file else [parts.certification]
+    divided = divide(task, files, served, scores, terms)
+    labels, rows, truth, used = divided.labels, divided.rows, divided.truth, divided.used
+    samples, inside = divided.samples, divided.inside
     promises = promises_of(task, labels, truth)
     if task.target_error is not None:
         refuse_too_few(task.target_error, terms.delta, len(rows), min(map(len, samples)))
     refuse_unprovable(task, promises, truth, samples, len(labels), terms.delta)
-    known_share = known_share_of(task, scores)
-    domain = domain_of(rows, known_share, parts.calibration)
-    inside = inside_of(domain, rows, known_share)
-    used = parts.calibration[inside[parts.calibration]]
     payoff = Payoff.of(labels, costs_of(task))
     tiers = [
         replace(fit_tier(tuple(served[name] for name in names_of(tier)), scores, used, truth), payoff=payoff)
@@ -112,11 +141,24 @@ def fit(
         )
     known = _known(task, terms, rows, inside, tiers, scores, truth) if terms.llms else None
     return Fitted(
-        task, labels, rows, truth, parts, samples, promises, domain, known_share, inside, used, tiers, judged, known
+        task,
+        labels,
+        rows,
+        truth,
+        divided.parts,
+        samples,
+        promises,
+        divided.domain,
+        divided.known_share,
+        inside,
+        used,
+        tiers,
+        judged,
+        known,
     )
 
 
-def refuse_unsuited(task: Task, terms: Terms) -> None:
+def _refuse_unsuited(task: Task, terms: Terms) -> None:
     if task.by_hand:
         raise SettingsError(
             f"task {task.name} has a threshold by hand", advice="calibration certifies a target_error"
@@ -167,12 +209,12 @@ def names_of(tier: str | tuple[str, ...]) -> tuple[str, ...]:
     return (tier,) if isinstance(tier, str) else tier
 
 
-def known_share_of(task: Task, scores: Mapping[str, Scores]) -> FloatArray:
+def _known_share(task: Task, scores: Mapping[str, Scores]) -> FloatArray:
     """What the first tier knows of each text: the least of its models' shares."""
     return np.minimum.reduce([scores[name].known_share for name in names_of(task.tiers[0])])
 
 
-def domain_of(rows: Sequence[RecordedRow], known_share: FloatArray, used: IndexArray) -> Domain:
+def _domain(rows: Sequence[RecordedRow], known_share: FloatArray, used: IndexArray) -> Domain:
     """What the calibration part's texts are like; their labels have no say in it."""
     texts = [rows[row].text for row in used]
     known = known_share[used]
@@ -187,7 +229,7 @@ def domain_of(rows: Sequence[RecordedRow], known_share: FloatArray, used: IndexA
     )
 
 
-def inside_of(domain: Domain, rows: Sequence[RecordedRow], known_share: FloatArray) -> BoolArray:
+def _inside(domain: Domain, rows: Sequence[RecordedRow], known_share: FloatArray) -> BoolArray:
     admits = Scripts(domain.scripts).admits
     written = np.fromiter((admits(row.text) for row in rows), np.bool_, len(rows))
     return written & (known_share >= np.float32(domain.known_share_min))
