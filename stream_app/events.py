@@ -282,7 +282,8 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     """A person's word on one task of a decided record (`ref`: its source).
 
     `partition` and `offset` are the place of the newest decision of that record, and `read_to` how far the decisions
-    of that partition had been read for it: up to there nothing newer stands.
+    of that partition had been read for it: up to there nothing newer stands. With `audit` the record was drawn
+    among those accepted, and this is what a person who was asked about it said.
     """
 
     ref: str
@@ -292,6 +293,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     offset: int
     read_to: int
     at_ms: int
+    audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

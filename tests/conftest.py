@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import hypothesis
 import pytest
 from aiokafka.admin import NewTopic
 from aiokafka.errors import InvalidReplicationFactorError
@@ -37,6 +38,11 @@ ALONE = (
 FENCED_S = 60.0
 
 T = TypeVar("T")
+
+hypothesis.settings.register_profile(
+    "untimed", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")  # a busy machine is no bug; what CI sets otherwise stays
 
 
 def pytest_configure() -> None:

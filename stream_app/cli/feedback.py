@@ -49,7 +49,8 @@ def feedback(settings: Settings, file: Path, only: str | None, dry_run: bool, as
     """Post people's labels and verdicts: each becomes a correction of the event's decision, and a row to train on.
 
     FILE has rows as `shunt sample` makes them, labels filled in, or decisions with `label` (JSON Lines, .gz too).
-    Each is sent once, however often this is run; a later file may change what an earlier one said.
+    Each is sent once, however often this is run; a later file may change what an earlier one said. Labels of rows
+    drawn `--for audit` test what the policy promises: they teach nothing, and what they say first counts.
     """
     said, wrong = _read(settings, file, only)
     fates: list[Fate] = [*wrong]
@@ -81,7 +82,7 @@ def _read(settings: Settings, file: Path, only: str | None) -> tuple[list[Said],
 async def send_labels(settings: Settings, said: Sequence[Said], *, dry_run: bool) -> list[Fate]:
     """What became, or with `dry_run` would become, of each. Raises ShuntError."""
     connection, names = Connection(settings.kafka), settings.kafka.names
-    wanted = (names.feedback, names.verdicts, names.parked, names.decisions)
+    wanted = (names.feedback, names.verdicts, names.parked, names.decisions, names.audit_results)
     topics = await look_up(connection, wanted)
     for name in wanted:
         if name not in topics:
@@ -96,10 +97,9 @@ async def send_labels(settings: Settings, said: Sequence[Said], *, dry_run: bool
         )
     owners = min(topics[names.verdicts].partitions, topics[names.parked].partitions)
     texts = await _texts(settings, connection, said, about)
-    judge = VerdictJudge(about, texts, topics[names.feedback], names.verdicts, owners)
-    sending = Sending(
-        connection, topics[names.verdicts], topics[names.feedback], judge, lambda: int(time.time() * 1000)
-    )
+    kept, results = topics[names.feedback], topics[names.audit_results]
+    judge = VerdictJudge(about, texts, kept, results, names.verdicts, owners)
+    sending = Sending(connection, topics[names.verdicts], [kept, results], judge, lambda: int(time.time() * 1000))
     if dry_run:
         return await sending.rehearse(said)
     fates: list[Fate] = []

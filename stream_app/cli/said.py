@@ -2,7 +2,8 @@
 
 A row's labels stand in `labels` (task -> label, null where nobody said anything), or in `label` for one task. Of a
 task of which any label may be right that is a list of those that apply, or a map of each to true or false. Its event
-is named by `source`, as `shunt sample` and every decision have it, or by `id` alone.
+is named by `source`, as `shunt sample` and every decision have it, or by `id` alone. Where `why` is `audit` the
+event was drawn among those accepted, so its label tests what the policy promises.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Said:
     task: str
     label: Label
     source_ms: int | None = None
+    audit: bool = False
+    """The event was drawn among those accepted (`shunt sample --for audit`)."""
 
     @property
     def about(self) -> str:
@@ -98,7 +101,8 @@ def _of_row(
             yield Unusable(place, "it names no event: neither source nor id")
         else:
             said = text if isinstance(text, str) and text.strip() else None
-            yield Said(place, ref, name, said, task, cast("Label", label), source_ms)
+            audit = fields.get("why") == "audit"
+            yield Said(place, ref, name, said, task, cast("Label", label), source_ms, audit)
 
 
 def several(told: object) -> object:

@@ -15,7 +15,8 @@ import orjson
 
 from stream_app.classify.deciding import Decider
 from stream_app.classify.scoring import Scorer
-from stream_app.classify.start import deciding
+from stream_app.classify.start import deciding, policy_in_force
+from stream_app.cli.accepted import AcceptedDraw, draw_accepted
 from stream_app.cli.configured import configured
 from stream_app.cli.dlq_selection import moment_ms
 from stream_app.cli.drawn import Draw, Drawn
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     Record = ConsumerRecord[bytes | None, bytes | None]
 
-For = Literal["calibration", "training"]
+For = Literal["calibration", "training", "audit"]
 SEED = 7
 
 
@@ -47,10 +48,11 @@ SEED = 7
 @click.option(
     "--for",
     "purpose",
-    type=click.Choice(["calibration", "training"]),
+    type=click.Choice(["calibration", "training", "audit"]),
     default="calibration",
     show_default=True,
-    help="calibration: uniformly. training: what the small models are least sure of.",
+    help="calibration: uniformly. training: what the small models are least sure of. audit: uniformly, of what the "
+    "policy in force accepted.",
 )
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="How many events.")
 @click.option("--since", help="Only events from this time on: 2026-11-20T09:30, or 2h.")
@@ -75,14 +77,18 @@ def sample(
 ) -> None:
     """Print events of the input topic that are worth labelling (JSON Lines), an empty label for each task.
 
-    A person fills in `labels`; `shunt calibrate` and `shunt feedback` read the file as it is then.
+    A person fills in `labels`; `shunt calibrate` and `shunt feedback` read the file as it is then. What is drawn
+    `--for audit` is for `shunt feedback`, which counts how often accepted answers are wrong.
     """
     tasks = [task.name for task in settings.tasks if only in {None, task.name}]
     if not tasks:
         names = ", ".join(task.name for task in settings.tasks)
         raise SettingsError(f"there is no task {only}", advice=f"there is {names}")
     passed_over = reduce(HeldOut.__or__, map(read_held_out, known), HeldOut())
-    drawing = _Drawing(settings, Draw(count, seed), passed_over, tasks)
+    if purpose == "audit":
+        asyncio.run(_print_accepted(settings, tasks, passed_over, count, seed, _since(since)))
+        return
+    drawing = _Drawing(settings, Draw[Drawn](count, seed), passed_over, tasks)
     drawn = asyncio.run(drawing.run(purpose, _since(since)))
     if not drawn:
         raise ShuntError(f"there is nothing to draw in {settings.kafka.names.input}", advice="say an earlier --since")
@@ -90,6 +96,25 @@ def sample(
         click.echo(orjson.dumps(_row(one, tasks)).decode())
     told = f"{len(drawn):,} drawn of {drawing.events:,} events"
     click.echo(f"{told}; fill in their labels. Next: shunt calibrate FILE, or shunt feedback FILE", err=True)
+
+
+async def _print_accepted(
+    settings: Settings, tasks: Sequence[str], passed_over: HeldOut, count: int, seed: int, since_ms: int | None
+) -> None:
+    """Without what the small models said of it: who knew would say the same too often."""
+    policy = await policy_in_force(settings)
+    if policy is None:
+        raise SettingsError("no policy is in force", advice="cuts by hand promise nothing that people could test")
+    draw = AcceptedDraw(policy.ref, settings.kafka.names.input, tasks, passed_over, count, seed)
+    with scoring_bar("Reading decisions", None) as read:
+        found = await draw_accepted(settings, policy, draw, since_ms, read)
+    drawn = [one for one in found if not passed_over.holds_text(one.event.text)]
+    if not drawn:
+        raise ShuntError(f"policy {policy.ref} has accepted nothing that could be drawn", advice="wait for decisions")
+    for one in drawn:
+        click.echo(orjson.dumps({**_row(one, one.tasks), "why": "audit"}).decode())
+    told = f"{len(drawn):,} drawn of {draw.offered:,} events with accepted answers"
+    click.echo(f"{told}; fill in their labels, all of them. Next: shunt feedback FILE", err=True)
 
 
 def _since(text: str | None) -> int | None:
@@ -102,7 +127,7 @@ def _since(text: str | None) -> int | None:
 class _Drawing:
     """Reads the input topic as it is now, and offers each event that is one."""
 
-    def __init__(self, settings: Settings, draw: Draw, passed_over: HeldOut, tasks: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, draw: Draw[Drawn], passed_over: HeldOut, tasks: Sequence[str]) -> None:
         self._settings, self._draw, self._passed_over, self._tasks = settings, draw, passed_over, tasks
         self._codec = Codec(settings.events, settings.kafka.group)
         self._tombstones: dict[tuple[int, bytes], int] = {}

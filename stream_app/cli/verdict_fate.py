@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from stream_app.cli.said import Said, Unusable
-from stream_app.codec import encode_feedback, encode_verdict, record_batch_bytes, timestamp_ms
+from stream_app.codec import (
+    audit_result_record,
+    encode_feedback,
+    encode_verdict,
+    persons_result,
+    record_batch_bytes,
+    timestamp_ms,
+)
 from stream_app.events import Feedback, Outgoing, SmallOpinion, Source, Verdict, confidence_of
 
 if TYPE_CHECKING:
@@ -18,17 +25,30 @@ if TYPE_CHECKING:
     from stream_app.events import Said as Label
     from stream_app.kafka.topics import TopicFound
 
-Before = dict[tuple[str, str], "Label"]
-"""What the newest verdict on a record (its source) and a task said."""
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was said before on records (their sources) and tasks."""
+
+    newest: dict[tuple[str, str], Label] = field(default_factory=dict["tuple[str, str]", "Label"])
+    """What the newest verdict said."""
+    audited: set[tuple[str, str]] = field(default_factory=set["tuple[str, str]"])
+    """What has counted as an audit: it counts once, whatever is said later."""
+
+    def take(self, verdict: Verdict) -> None:
+        """One more verdict, in their order."""
+        self.newest[verdict.ref, verdict.task] = verdict.label
+        if verdict.audit:
+            self.audited.add((verdict.ref, verdict.task))
 
 
 @dataclass(frozen=True, slots=True)
 class Sends:
-    """It is new: a row for the feedback topic, and the verdict for the worker that corrects."""
+    """It is new: a row for the feedback topic, the verdict for the worker that corrects, and an audit's result."""
 
     said: Said
     ref: str
-    outgoing: tuple[Outgoing, Outgoing]
+    outgoing: tuple[Outgoing, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +66,16 @@ class VerdictJudge:
     """Judges labels by the decisions that they are about. `owners`: how many partitions number corrections."""
 
     def __init__(
-        self, about: About, texts: Mapping[str, str], feedback: TopicFound, verdicts: str, owners: int
+        self,
+        about: About,
+        texts: Mapping[str, str],
+        feedback: TopicFound,
+        results: TopicFound,
+        verdicts: str,
+        owners: int,
     ) -> None:
-        """`texts` has those of events, by source, whose rows lack them."""
-        self._about, self._texts = about, texts
+        """`texts` has those of events, by source, whose rows lack them; `results` is the topic of audit results."""
+        self._about, self._texts, self._results = about, texts, results
         self._feedback, self._verdicts, self._owners = feedback, verdicts, owners
 
     def fate(self, said: Said, before: Before, now_ms: int) -> Fate:
@@ -63,8 +89,10 @@ class VerdictJudge:
         if answer is None or problem is not None:
             return Unusable(said.place, problem or "")
         said = _in_order(said, answer)
+        if answer.escalated_because is not None or (ref, said.task) in before.audited:
+            said = replace(said, audit=False)  # it was not accepted, or has counted
         by_person = answer.label if answer.decided_by == "human" else None
-        if before.get((ref, said.task), by_person) == said.label:
+        if before.newest.get((ref, said.task), by_person) == said.label and not said.audit:
             return SaidBefore(said, ref)
         text = said.text or self._texts.get(ref)
         if text is None:
@@ -74,8 +102,10 @@ class VerdictJudge:
         if record_batch_bytes(key, value, headers) > self._feedback.message_bytes_max:
             return Unusable(said.place, f"it is too large for {self._feedback.name} (max.message.bytes)")
         kept = Outgoing(self._feedback.name, self._feedback.partition_of(key), key, value, headers)
-        before[ref, said.task] = said.label
-        return Sends(said, ref, (kept, self._verdict(said, ref, newest, now_ms)))
+        verdict = self._verdict(said, ref, newest, now_ms)
+        before.take(verdict)
+        outgoing = (kept, Outgoing(self._verdicts, self._owner_of(ref, newest), *encode_verdict(verdict)))
+        return Sends(said, ref, (*outgoing, self._result(row, answer)) if said.audit else outgoing)
 
     def ref_of(self, said: Said) -> str | Unusable:
         """The source of the event that is meant; Unusable where no decision is known, or more than one fits."""
@@ -102,7 +132,7 @@ class VerdictJudge:
             text=text,
             label=said.label,
             labelled_by="human",
-            why="verdict",
+            why="audit" if said.audit else "verdict",
             model=None,
             small=small_opinion(answer),
             policy=decision.policy,
@@ -111,13 +141,18 @@ class VerdictJudge:
             at_ms=now_ms,
         )
 
-    def _verdict(self, said: Said, ref: str, newest: Newest, now_ms: int) -> Outgoing:
-        """To the partition whose owner numbers the record's corrections: where it was parked, else any fixed one."""
-        parked_at = newest.standing.parked_at
-        number = zlib.crc32(ref.encode()) if parked_at is None else parked_at
+    def _verdict(self, said: Said, ref: str, newest: Newest, now_ms: int) -> Verdict:
         read_to = self._about.read_to[newest.partition]
-        verdict = Verdict(ref, said.task, said.label, newest.partition, newest.offset, read_to, now_ms)
-        return Outgoing(self._verdicts, number % self._owners, *encode_verdict(verdict))
+        return Verdict(ref, said.task, said.label, newest.partition, newest.offset, read_to, now_ms, said.audit)
+
+    def _owner_of(self, ref: str, newest: Newest) -> int:
+        """The partition whose owner numbers the record's corrections: where it was parked, else any fixed one."""
+        parked_at = newest.standing.parked_at
+        return (zlib.crc32(ref.encode()) if parked_at is None else parked_at) % self._owners
+
+    def _result(self, row: Feedback, answer: AnswerMessage) -> Outgoing:
+        result = persons_result(row, answer.policy)
+        return Outgoing(self._results.name, 0, *audit_result_record(result, self._results.message_bytes_max))
 
 
 def small_opinion(answer: AnswerMessage) -> SmallOpinion:

@@ -1,7 +1,7 @@
 """Sends people's labels, each once (`stream_app.cli.sent_once`).
 
 The transactional id belongs to the verdicts topic, which tells what was sent before. What the newest verdict on an
-event and task does not say yet is sent: rows of the feedback topic and their verdicts, together.
+event and task does not say yet is sent: rows of the feedback topic, their verdicts and audits' results, together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from stream_app.cli.sent_once import OPENED, SendingOutput, sent_once
-from stream_app.cli.verdict_fate import Sends
+from stream_app.cli.verdict_fate import Before, Sends
 from stream_app.codec import decode_verdict
 from stream_app.errors import MembershipInterrupted, UnreadableRecord
 from stream_app.kafka.reader import read_topic
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from stream_app.cli.said import Said
-    from stream_app.cli.verdict_fate import Before, Fate, VerdictJudge
+    from stream_app.cli.verdict_fate import Fate, VerdictJudge
     from stream_app.kafka.connection import Connection
     from stream_app.kafka.topics import TopicFound
 
@@ -30,17 +30,17 @@ VERDICTS_WITHIN_S = 300.0
 
 
 class Sending:
-    """One run over what people said."""
+    """One run over what people said. `others`: the topics beside the verdicts' that are written to."""
 
     def __init__(
         self,
         connection: Connection,
         verdicts: TopicFound,
-        feedback: TopicFound,
+        others: Sequence[TopicFound],
         judge: VerdictJudge,
         now_ms: Callable[[], int],
     ) -> None:
-        self._connection, self._verdicts, self._feedback = connection, verdicts, feedback
+        self._connection, self._verdicts, self._others = connection, verdicts, others
         self._judge, self._now_ms = judge, now_ms
 
     async def rehearse(self, said: Sequence[Said]) -> list[Fate]:
@@ -55,7 +55,7 @@ class Sending:
         """
         topic = self._verdicts
         output = SendingOutput(
-            self._connection, f"shunt-feedback-{topic.name}", f"to {topic.name}", [topic, self._feedback]
+            self._connection, f"shunt-feedback-{topic.name}", f"to {topic.name}", [topic, *self._others]
         )
         async with sent_once(output, "another `shunt feedback`"):
             before = await read_before(self._connection, topic, await output.begin(topic.each_partition))
@@ -74,7 +74,7 @@ async def read_before(connection: Connection, topic: TopicFound, opened: bytes |
 
     Raises MembershipInterrupted where that takes too long.
     """
-    found: Before = {}
+    found = Before()
     left = set(range(topic.partitions))
     try:
         async with (
@@ -89,7 +89,7 @@ async def read_before(connection: Connection, topic: TopicFound, opened: bytes |
                         verdict = decode_verdict(record.value)
                     except UnreadableRecord:
                         continue
-                    found[verdict.ref, verdict.task] = verdict.label
+                    found.take(verdict)
                 if not left:
                     break
     except TimeoutError as error:

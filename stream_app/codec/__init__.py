@@ -2,7 +2,14 @@
 unreadable record, stands in docs/messages.md; the schemas in `schemas/` are checked against it.
 """
 
-from stream_app.codec.audit_results import AuditResultMessage, decode_audit_result, encode_audit_result, llm_result
+from stream_app.codec.audit_results import (
+    AuditResultMessage,
+    audit_result_record,
+    decode_audit_result,
+    encode_audit_result,
+    llm_result,
+    persons_result,
+)
 from stream_app.codec.audits import decode_audit, encode_audit
 from stream_app.codec.codec import Codec
 from stream_app.codec.dead_letters import (
@@ -45,6 +52,7 @@ __all__ = [
     "RecordHeaders",
     "SmallAnswers",
     "SourceMessage",
+    "audit_result_record",
     "cause_of",
     "dead_letter",
     "dead_letter_headers",
@@ -65,6 +73,7 @@ __all__ = [
     "feedback_key",
     "llm_result",
     "parked_at",
+    "persons_result",
     "record_batch_bytes",
     "rfc3339",
     "timestamp_ms",

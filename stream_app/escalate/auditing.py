@@ -6,13 +6,13 @@ Plainly: every label is allowed, nothing is said of the small models, and no ans
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from stream_app.codec import decode_audit, encode_audit_result, llm_result, record_batch_bytes
+from stream_app.codec import audit_result_record, decode_audit, llm_result
 from stream_app.errors import UnreadableRecord
 from stream_app.escalate.handling import NotNow
+from stream_app.escalate.labels import audits_labels
 from stream_app.escalate.outbox import FOR_PEOPLE, Outcome
 from stream_app.escalate.question import Dropped, GotAnswer
 from stream_app.events import Ask, Escalation, Outgoing
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stream_app.escalate.partition_work import Item
     from stream_app.escalate.prompt import Prompter
     from stream_app.escalate.waste import Waste
-    from stream_app.events import Audit, AuditReason, Said
+    from stream_app.events import Audit, AuditReason, Event, Said
     from stream_app.kafka.topics import TopicFound
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,9 @@ class Auditing:
             return NotNow()
         self._waste.asked(work, record.offset, result, cached=False)
         if isinstance(result, GotAnswer):
-            return self._told(audit, event.id, result.answer.labels, None, result.usage.model)
+            return self._kept(audit, event, result.answer.labels, None, result.usage.model)
         if result.reason in FOR_PEOPLE:
-            return self._told(audit, event.id, {}, result.reason, result.usage and result.usage.model)
+            return self._kept(audit, event, {}, result.reason, result.usage and result.usage.model)
         called = result.usage is not None
         return NotNow(called=called, refused=not called)
 
@@ -82,6 +82,23 @@ class Auditing:
         except UnreadableRecord as error:
             return self._unreadable(item.record, error)
         return self._told(audit, event.id, {}, "expired", None)
+
+    def _kept(
+        self,
+        audit: Audit,
+        event: Event,
+        labels: Mapping[str, Said],
+        reason: AuditReason | None,
+        model: str | None,
+    ) -> Outcome:
+        """The results, and what a known LLM said as rows of the feedback topic."""
+        told = self._told(audit, event.id, labels, reason, model)
+        if model is None:
+            return told
+        rows, left_out = self._outbox.feedback.of(
+            audits_labels(audit, event, labels, model, int(self._wall_s() * 1000))
+        )
+        return replace(told, outgoing=(*told.outgoing, *rows), labels=len(rows), labels_left_out=left_out)
 
     def _told(
         self,
@@ -100,12 +117,7 @@ class Auditing:
         return Outcome(outgoing, None, audits=tuple((result.task, result.result) for result in results))
 
     def _record(self, result: AuditResultMessage) -> Outgoing:
-        """By its source as the key: an event's own key, or id, may be as large as the event."""
-        key = result.source.ref.encode()
-        value, headers = encode_audit_result(result)
-        if record_batch_bytes(key, value, headers) > self._results.message_bytes_max:
-            value, headers = encode_audit_result(msgspec.structs.replace(result, id=result.source.ref))
-        return Outgoing(self._results.name, 0, key, value, headers)
+        return Outgoing(self._results.name, 0, *audit_result_record(result, self._results.message_bytes_max))
 
     def _unreadable(self, record: Record, error: UnreadableRecord) -> Outcome:
         """The event of an audit has its decision: a dead letter is only for what no lane put on that topic."""

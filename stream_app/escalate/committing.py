@@ -112,7 +112,8 @@ class Committing:
 
     def _count(self, lane: Lane, outcomes: Sequence[Outcome]) -> None:
         waited_s: list[float] = []
-        self._metrics.feedback("escalated", sum([outcome.labels for outcome in outcomes]))
+        self._metrics.feedback("audit", sum([outcome.labels for outcome in outcomes if outcome.audits]))
+        self._metrics.feedback("escalated", sum([outcome.labels for outcome in outcomes if not outcome.audits]))
         self._metrics.feedback_left_out(sum([outcome.labels_left_out for outcome in outcomes]))
         for outcome in outcomes:
             if outcome.verdict is not None:

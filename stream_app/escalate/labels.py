@@ -8,10 +8,10 @@ from stream_app.codec import encode_feedback, record_batch_bytes
 from stream_app.events import Feedback, Outgoing, SmallOpinion, confidence_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stream_app.escalate.question import GotAnswer
-    from stream_app.events import Ask, Decision, Escalation
+    from stream_app.events import Answer, Audit, Decision, Escalation, Event, Said
     from stream_app.kafka.topics import TopicFound
 
 
@@ -32,7 +32,7 @@ def labels_given(decision: Decision, escalation: Escalation, got: GotAnswer) -> 
                     labelled_by="llm",
                     why="escalated",
                     model=model,
-                    small=_opinion(ask),
+                    small=_opinion(ask.small),
                     policy=decision.policy,
                     revision=decision.revision,
                     source=event.source,
@@ -40,8 +40,31 @@ def labels_given(decision: Decision, escalation: Escalation, got: GotAnswer) -> 
                 )
 
 
-def _opinion(ask: Ask) -> SmallOpinion:
-    small = ask.small
+def audits_labels(
+    audit: Audit, event: Event, labels: Mapping[str, Said], model: str, at_ms: int
+) -> Iterator[Feedback]:
+    """A row for each audited task: what the LLM said of an accepted answer; no label where that was nothing usable.
+
+    Such rows are never learned from: with people's they are the fair sample of what is accepted.
+    """
+    for task, answer in audit.answers.items():
+        yield Feedback(
+            id=event.id,
+            task=task,
+            text=event.text,
+            label=labels.get(task),
+            labelled_by="llm",
+            why="audit",
+            model=model,
+            small=_opinion(answer),
+            policy=answer.policy,
+            revision=0,
+            source=audit.source,
+            at_ms=at_ms,
+        )
+
+
+def _opinion(small: Answer) -> SmallOpinion:
     confidence = confidence_of(small.label, small.probabilities) if small.confidence is None else small.confidence
     return SmallOpinion(small.label, confidence, small.probabilities, small.model)
 
@@ -52,13 +75,13 @@ class FeedbackRows:
     def __init__(self, topic: TopicFound, *, keep: bool) -> None:
         self._topic, self._keep = topic, keep
 
-    def of(self, decision: Decision, escalation: Escalation, got: GotAnswer) -> tuple[list[Outgoing], int]:
-        """The event's rows, and how many were left out because the topic does not take them."""
+    def of(self, labels: Iterable[Feedback]) -> tuple[list[Outgoing], int]:
+        """The rows of an event's labels, and how many were left out because the topic does not take them."""
         if not self._keep:
             return [], 0
         rows: list[Outgoing] = []
         left_out = 0
-        for row in labels_given(decision, escalation, got):
+        for row in labels:
             key, value, headers = encode_feedback(row)
             if record_batch_bytes(key, value, headers) > self._topic.message_bytes_max:
                 left_out += 1

@@ -19,7 +19,7 @@ from stream_app.codec import (
 )
 from stream_app.escalate.by_people import overruled
 from stream_app.escalate.decide import answered, corrected, degraded
-from stream_app.escalate.labels import FeedbackRows
+from stream_app.escalate.labels import FeedbackRows, labels_given
 from stream_app.events import Outgoing, Parked, Source
 from stream_app.routing.action import recommended_action
 
@@ -83,7 +83,7 @@ class Outbox:
         self._codec = codec
         self._decisions, self._dlq = topics[names.decisions], topics[names.dlq]
         self._review, self._parked = topics[names.review], topics[names.parked]
-        self._feedback = FeedbackRows(topics[names.feedback], keep=settings.feedback.llm_answers)
+        self.feedback = FeedbackRows(topics[names.feedback], keep=settings.feedback.llm_answers)
         self._actions = settings.decisions.recommended_action
         llm = settings.llm
         self._when: dict[DegradedReason, Literal["wait", "degrade", "dlq"]] = {
@@ -155,7 +155,7 @@ class Outbox:
         """The outcome and, in the same transaction, the labels given; none for what became a dead letter."""
         if outcome.decision is None:
             return outcome
-        rows, left_out = self._feedback.of(outcome.decision, original.escalation, got)
+        rows, left_out = self.feedback.of(labels_given(outcome.decision, original.escalation, got))
         outgoing = (*outcome.outgoing, *rows)
         return replace(outcome, outgoing=outgoing, labels=len(rows), labels_left_out=left_out)
 

@@ -11,6 +11,9 @@ import msgspec
 import pytest
 
 from stream_app.classify.start import classify_lane
+from stream_app.cli.accepted import AcceptedDraw, draw_accepted
+from stream_app.cli.feedback import send_labels
+from stream_app.cli.said import Said
 from stream_app.codec import Codec, encode_audit_result, llm_result
 from stream_app.events import Answer, Audit, Source
 from stream_app.kafka.connection import Connection
@@ -18,6 +21,7 @@ from stream_app.kafka.control_log import ControlVoice
 from stream_app.routing.control import IN_FORCE, InForce, encoded
 from stream_app.routing.policy import LlmDisagreement, Traffic, dump_policy
 from stream_app.telemetry import Metrics
+from stream_app.training.held_out import HeldOut
 from tests.classify.lanes import caught_up, pipeline
 from tests.classify.policies import scripted_policy
 from tests.kafka.reading import produce, read_all
@@ -75,14 +79,14 @@ async def worker(settings, metrics: Metrics):
             task.result()
 
 
-async def alarms(metrics: list[Metrics]) -> list[float | None]:
-    labels = {"task": "sentiment", "by": "llm"}
+async def alarms(metrics: list[Metrics], by: str = "llm") -> list[float | None]:
+    labels = {"task": "sentiment", "by": by}
     return [one.registry.get_sample_value("shunt_audit_alarm", labels) for one in metrics]
 
 
-async def until_alarm(metrics: list[Metrics], value: float = 1.0) -> None:
+async def until_alarm(metrics: list[Metrics], value: float = 1.0, by: str = "llm") -> None:
     async with asyncio.timeout(40):
-        while await alarms(metrics) != [value] * len(metrics):
+        while await alarms(metrics, by) != [value] * len(metrics):
             await asyncio.sleep(0.1)
 
 
@@ -114,6 +118,24 @@ def sureness(finals: list[dict]) -> set[float]:
 
 def heeded(finals: list[dict], accepted: set[float]) -> bool:
     return sureness(finals) == accepted and not any(one["certified"] for one in finals)
+
+
+async def test_people_who_find_accepted_answers_wrong_raise_the_alarm(stack, made):
+    """Drawn among the accepted, judged by a person, posted: the worker that decided them says that they are wrong."""
+    settings, metrics = made("log"), Metrics()
+    async with worker(settings, metrics) as lane:
+        await decided(stack, settings, lane, [*events(0.97, 40), *events(0.6)])
+        draw = AcceptedDraw("scripted@1", settings.kafka.names.input, ["sentiment"], HeldOut(), 30, 7)
+        drawn = await draw_accepted(settings, policy(), draw, None, lambda _: None)
+        assert {one.event.text for one in drawn} == {"it is p=0.97"}
+        assert draw.offered == 40
+        said = [
+            Said(one.event.id, one.event.source.ref, None, one.event.text, "sentiment", "negative", audit=True)
+            for one in drawn
+        ]
+        assert len(await send_labels(settings, said, dry_run=False)) == 30
+        await until_alarm([metrics], by="human")
+        assert await alarms([metrics], "llm") == [0.0]
 
 
 @pytest.mark.parametrize(("on_alarm", "accepted"), [("log", {0.92, 0.97}), ("tighten", {0.97}), ("llm_only", set())])

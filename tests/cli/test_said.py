@@ -9,8 +9,15 @@ import pytest
 
 from stream_app.cli.decided_about import About, Newest
 from stream_app.cli.said import Said, Unusable, said_in
-from stream_app.cli.verdict_fate import SaidBefore, Sends, VerdictJudge, small_opinion
-from stream_app.codec import Codec, decode_feedback, decode_verdict, timestamp_ms, with_parked_at
+from stream_app.cli.verdict_fate import Before, SaidBefore, Sends, VerdictJudge, small_opinion
+from stream_app.codec import (
+    Codec,
+    decode_audit_result,
+    decode_feedback,
+    decode_verdict,
+    timestamp_ms,
+    with_parked_at,
+)
 from stream_app.escalate.standing import Standing
 from stream_app.events import Answer, Decision, Event, Kind, Source
 from stream_app.kafka.topics import TopicFound
@@ -21,6 +28,7 @@ SOURCE = {"topic": "reviews", "partition": 2, "offset": 884, "timestamp": "2026-
 AT_MS = timestamp_ms("2026-11-20T09:30:00.120Z")
 SMALL = Answer("positive", 0.97, {"negative": 0.03, "positive": 0.97}, 0.9, "small", "fast:1", True)
 FEEDBACK = TopicFound("reviews-feedback", 4, "delete", -1, 1_000_000)
+RESULTS = TopicFound("reviews-audit-results", 1, "delete", -1, 1_000_000)
 
 
 def read(*rows: dict, only: str | None = None) -> tuple[list[Said], list[Unusable]]:
@@ -96,12 +104,13 @@ def standing(answer: Answer = SMALL, revision: int = 0, parked: int | None = Non
 
 def judged(said: Said, found: Standing, before=None, texts=None, feedback: TopicFound = FEEDBACK):
     about = About({"reviews/2/884": Newest(found, 2, 70)}, {"r-1": {"reviews/2/884"}}, {2: 90})
-    return VerdictJudge(about, texts or {}, feedback, "reviews-verdicts", 3).fate(
-        said, {} if before is None else before, 9
+    return VerdictJudge(about, texts or {}, feedback, RESULTS, "reviews-verdicts", 3).fate(
+        said, Before() if before is None else before, 9
     )
 
 
 SAID = Said("f:1", "reviews/2/884", "r-1", "Fine.", "sentiment", "negative")
+KEY = ("reviews/2/884", "sentiment")
 
 
 def test_a_label_becomes_a_row_and_a_verdict_about_the_newest_decision() -> None:
@@ -128,11 +137,11 @@ def test_the_same_record_always_goes_to_one_owner() -> None:
 
 def test_what_was_said_before_is_passed_over() -> None:
     """By the verdicts topic, and where that has forgotten, by the decision itself."""
-    before = {("reviews/2/884", "sentiment"): "negative"}
+    before = Before({("reviews/2/884", "sentiment"): "negative"})
     assert isinstance(judged(SAID, standing(), before), SaidBefore)
     by_person = replace(SMALL, label="negative", decided_by="human", confidence=None, model="person")
     assert isinstance(judged(SAID, standing(by_person)), SaidBefore)
-    assert isinstance(judged(SAID, standing(by_person), {("reviews/2/884", "sentiment"): "positive"}), Sends)
+    assert isinstance(judged(SAID, standing(by_person), Before({KEY: "positive"})), Sends)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +181,62 @@ def test_the_small_models_word_outlives_corrections() -> None:
         told = standing(answer).decision.answers["sentiment"]
         found = small_opinion(told)
         assert (found.label, found.model, found.confidence) == ("positive", "fast:1", 0.97)
+
+
+# Audits by people
+
+AUDITED = replace(SAID, audit=True)
+ACCEPTED = replace(SMALL, policy="p@1")
+
+
+def test_a_row_says_whether_it_was_drawn_for_an_audit() -> None:
+    """What somebody complained of is no fair sample: only rows that say so test the promise."""
+    row = {"id": "r-1", "source": SOURCE, "labels": {"sentiment": "positive"}}
+    assert [one.audit for one in read({**row, "why": "audit"})[0]] == [True]
+    assert [one.audit for one in read(row)[0]] == [False]
+
+
+@pytest.mark.parametrize(("label", "result"), [("negative", "disagree"), ("positive", "agree")])
+def test_an_audit_by_a_person_has_its_result_and_teaches_nothing(label, result) -> None:
+    """Row, verdict and result leave together; the result names the policy that accepted, the row says `audit`."""
+    fate = judged(replace(AUDITED, label=label), standing(ACCEPTED))
+    assert isinstance(fate, Sends)
+    row, verdict, told = fate.outgoing
+    assert decode_feedback(row.value or b"").why == "audit"
+    assert decode_verdict(verdict.value).audit
+    found = decode_audit_result(told.value)
+    assert (found.by, found.result, found.label, found.policy, found.model) == ("human", result, label, "p@1", None)
+    assert (found.small.label, told.topic, told.key) == ("positive", RESULTS.name, b"reviews/2/884")
+
+
+def test_an_audit_counts_once_also_where_the_label_was_known_or_is_changed() -> None:
+    """A complaint before the draw must not take the event out of the sample, a second thought not count twice."""
+    before = Before({KEY: "negative"})
+    first = judged(AUDITED, standing(ACCEPTED), before)
+    assert isinstance(first, Sends)
+    assert len(first.outgoing) == 3
+    assert isinstance(judged(AUDITED, standing(ACCEPTED), before), SaidBefore)
+    changed = judged(replace(AUDITED, label="positive"), standing(ACCEPTED), before)
+    assert isinstance(changed, Sends)
+    assert len(changed.outgoing) == 2
+
+
+def test_what_was_corrected_before_is_held_against_what_was_accepted() -> None:
+    """A person's earlier correction of an accepted answer is not what the small model said."""
+    by_person = replace(
+        ACCEPTED, label="negative", decided_by="human", confidence=None, model="person", votes={"fast:1": "positive"}
+    )
+    fate = judged(AUDITED, standing(by_person, revision=1))
+    assert isinstance(fate, Sends)
+    assert decode_audit_result(fate.outgoing[2].value).result == "disagree"
+
+
+def test_what_was_escalated_is_no_audit() -> None:
+    """No promise was made of it."""
+    fate = judged(AUDITED, standing(replace(ACCEPTED, escalated_because="unsure")))
+    assert isinstance(fate, Sends)
+    assert len(fate.outgoing) == 2
+    assert decode_feedback(fate.outgoing[0].value or b"").why == "verdict"
 
 
 # Tasks of which any label may be right
@@ -244,7 +309,7 @@ def test_a_list_becomes_a_row_and_a_verdict_in_the_tasks_order() -> None:
 
 def test_the_same_labels_said_before_are_passed_over() -> None:
     """In whatever order, by the verdicts topic or by the decision itself."""
-    before = {("reviews/2/884", "sentiment"): ("spam", "threat")}
+    before = Before({KEY: ("spam", "threat")})
     assert isinstance(judged(SAID_SEVERAL, standing(SEVERAL), before), SaidBefore)
     by_person = replace(SEVERAL, label=("spam", "threat"), decided_by="human", confidence=None, model="person")
     assert isinstance(judged(SAID_SEVERAL, standing(by_person)), SaidBefore)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from stream_app.codec import decode_audit_result
+from stream_app.codec import decode_audit_result, decode_feedback
 from stream_app.escalate.auditing import question
 from stream_app.escalate.prompt import HINT, KNOWN, Prompter, PromptOptions
 from stream_app.escalate.start import group_of
@@ -21,6 +22,9 @@ from tests.escalate.test_lane import caught_up, prefix, working  # noqa: F401 - 
 from tests.escalate.test_parked import at_s, decisions_of
 from tests.kafka.reading import committed_and_end, produce, read_all
 from tests.messages.test_schemas import closed, schema
+
+if TYPE_CHECKING:
+    from stream_app.events import Feedback
 
 TASKS = ("sentiment", "toxicity")
 
@@ -58,6 +62,12 @@ def per_audit(results: list[dict]) -> Counter:
     return Counter((result["source"]["offset"], result["task"]) for result in results)
 
 
+def rows_of(stack, settings) -> list[Feedback]:
+    """What is kept of them on the feedback topic."""
+    messages = read_all(stack.bootstrap_servers, settings.kafka.names.feedback)
+    return [decode_feedback(message.value()) for message in messages]
+
+
 def one_each(count: int) -> Counter:
     return Counter((offset, task) for offset in range(count) for task in TASKS)
 
@@ -80,6 +90,11 @@ async def test_each_audit_has_one_result_for_each_task(stack, llm, prefix):  # n
     for (task, result), count in found.items():
         labels = {"task": task, "result": result}
         assert metrics.registry.get_sample_value("shunt_audits_total", labels) == count
+    kept = rows_of(stack, settings)
+    assert {(row.why, row.labelled_by) for row in kept} == {("audit", "llm")}
+    said = {(one["id"], one["task"]): (one["label"], one["small"]["label"], one["policy"]) for one in results}
+    assert {(row.id, row.task): (row.label, row.small.label, row.policy) for row in kept} == said
+    assert metrics.registry.get_sample_value("shunt_feedback_total", {"why": "audit"}) == len(kept) == 80
     assert len(llm.calls()) == 40
     assert not decisions_of(stack, settings)
     assert not read_all(stack.bootstrap_servers, settings.kafka.names.dlq)
@@ -115,6 +130,7 @@ async def test_what_the_llm_will_not_answer_is_told_and_counted(stack, llm, pref
     assert {(result["result"], result["reason"], result["label"]) for result in results} == {
         ("no_answer", reason, None)
     }
+    assert {(row.why, row.label) for row in rows_of(stack, settings)} == {("audit", None)}
     assert not read_all(stack.bootstrap_servers, settings.kafka.names.review)
 
 
