@@ -47,6 +47,18 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option(
     "--seed", type=click.IntRange(min=0), default=7, show_default=True, help="The same seed, the same model."
 )
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="minilm: go on from this model's weights (its folder), with the same labels.  [default: the plain encoder]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="minilm: cores to train on; more are faster, and round differently.",
+)
 @click.option("--replace", "replace_model", is_flag=True, help="Write over a model of that name.")
 def train(files: tuple[Path, ...], task: str, kind: str | None, **options: Any) -> None:
     """Train on labelled JSON Lines and write a Triton model folder; run it again to go on where it was interrupted.

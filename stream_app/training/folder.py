@@ -121,7 +121,12 @@ def _with_version(config: str, version: str, weights_sha256: str) -> str:
 
 def next_version(folder: Path) -> str:
     """One more than the newest version in a model's folder."""
-    return str(1 + max((int(each.name) for each in folder.iterdir() if each.name.isdecimal()), default=0))
+    return str(1 + int(newest_version(folder)))
+
+
+def newest_version(folder: Path) -> str:
+    """The newest version in a model's folder, 0 where there is none. Raises OSError where there is no folder."""
+    return str(max((int(each.name) for each in folder.iterdir() if each.name.isdecimal()), default=0))
 
 
 def _write_version(version: Path, form: Form, write_weights: Callable[[Path], str]) -> str:

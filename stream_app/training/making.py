@@ -120,15 +120,25 @@ def _domains(data: TrainingSet, gold: Gold) -> Places:
 
 
 def make_minilm(
-    data: TrainingSet, gold: Gold, recipe: minilm.Recipe, work: Work, progress: Progress, *, curve: bool
+    data: TrainingSet,
+    gold: Gold,
+    recipe: minilm.Recipe,
+    work: Work,
+    progress: Progress,
+    *,
+    curve: bool,
+    start: Path | None = None,
 ) -> Made:
-    """A fine-tuned encoder. Its curve holds a quarter of the groups out and trains once more for each point."""
+    """A fine-tuned encoder, which goes on from the version `start` of a served one.
+
+    Its curve holds a quarter of the groups out and trains once more for each point.
+    """
     texts = data.texts
 
     def trained(rows: Places, name: str, version: Path) -> str:
         chosen = [texts[row] for row in rows.tolist()]
         doing = progress if name == "model" else lambda said, share: progress(f"learning curve: {said}", share)
-        checkpoint = minilm.fine_tune(chosen, gold.of(rows), work.place / name, recipe, doing)
+        checkpoint = minilm.fine_tune(chosen, gold.of(rows), work.place / name, recipe, doing, start)
         return minilm_export.export(checkpoint, len(gold.labels), version, recipe, doing)
 
     def answers(rows: Places, unseen: Places, name: str) -> Floats:

@@ -16,7 +16,16 @@ from stream_app.training.curve import Curve, learning_curve
 from stream_app.training.curve_plot import write_plot
 from stream_app.training.enough import check_enough
 from stream_app.training.evaluation import AnyOfFigures, Figures, answer_rows, any_of_figures, figures
-from stream_app.training.folder import FAST, MINILM, check_target, write_folder
+from stream_app.training.folder import (
+    FAST,
+    MINILM,
+    check_target,
+    kind_in,
+    labels_in,
+    newest_version,
+    weights_sha256_in,
+    write_folder,
+)
 from stream_app.training.gold import Gold, TaskKind, gold_of
 from stream_app.training.making import Made, Progress, TrainingSet, make_fast, make_minilm
 from stream_app.training.recipe import Recipe as FastRecipe
@@ -79,6 +88,8 @@ def train(
     validation: Path | None = None,
     seed: int = SEED,
     curve: bool | None = None,
+    start: Path | None = None,
+    threads: int = 1,
     replace_model: bool = False,
     progress: Progress = silent,
 ) -> Trained:
@@ -86,7 +97,8 @@ def train(
 
     `kind` None goes by the files: any_of where rows have `labels`, true or false each, and no `label`. `label_field`
     names another field to take labels from; rows without it are left out. `curve` None measures the learning
-    curve of a fast model, not of a minilm, which would take four more trainings. An interrupted run of the same
+    curve of a fast model, not of a minilm, which would take four more trainings. `start` is the folder of a minilm
+    with the same labels to go on from; `threads` are those of a minilm's training. An interrupted run of the same
     files goes on where it stood. Raises SettingsError (files, labels or target unusable) and StartError (a package
     of the `train` extra missing).
     """
@@ -112,6 +124,8 @@ def train(
         validation=sets,
         seed=seed,
         curve=curve,
+        start=start,
+        threads=threads,
         replace_model=replace_model,
         progress=progress,
     )
@@ -126,6 +140,8 @@ def train_rows(
     validation: Mapping[str, Rows],
     seed: int = SEED,
     curve: bool | None = None,
+    start: Path | None = None,
+    threads: int = 1,
     replace_model: bool = False,
     progress: Progress = silent,
 ) -> Trained:
@@ -137,12 +153,17 @@ def train_rows(
         gold_of(rows, gold.labels)
     if model == "minilm":
         _require_packages()
-    recipe = replace(recipe_for(data.texts, gold) if model == "fast" else minilm.Recipe(), seed=seed)
+        recipe = replace(_minilm_recipe(gold, len(data.rows), start, curve), seed=seed, threads=threads)
+    elif start is None:
+        recipe = replace(recipe_for(data.texts, gold), seed=seed)
+    else:
+        raise SettingsError("a fast model is learned anew", advice="leave --start out, or train a minilm")
     work, goes_on = open_work(folder.parent / f".{folder.name}.training", fingerprint(_parts(data, gold, recipe)))
     if goes_on:
         progress("going on where the last run stood", 0.0)
     try:
-        made = _make(data, gold, recipe, work, progress, curve=model == "fast" if curve is None else curve)
+        curve = model == "fast" if curve is None else curve
+        made = _make(data, gold, recipe, work, progress, curve=curve, start=start)
         trained = _write(made, data, gold, recipe, task, folder, validation, progress)
     except SettingsError:  # these rows cannot be learned from: there is nothing to go on with
         work.close()
@@ -168,10 +189,32 @@ def _make(
     progress: Progress,
     *,
     curve: bool,
+    start: Path | None,
 ) -> Made:
     if isinstance(recipe, FastRecipe):
         return make_fast(data, gold, recipe, work, progress, curve=curve)
-    return make_minilm(data, gold, recipe, work, progress, curve=curve)
+    version = None if start is None else start / newest_version(start)
+    return make_minilm(data, gold, recipe, work, progress, curve=curve, start=version)
+
+
+def _minilm_recipe(gold: Gold, rows: int, start: Path | None, curve: bool | None) -> minilm.Recipe:
+    """Raises SettingsError for a model that cannot be gone on from."""
+    if start is None:
+        return minilm.Recipe()
+    try:
+        labels, kind, version = labels_in(start), kind_in(start), newest_version(start)
+        sha256 = weights_sha256_in(start, version)
+    except OSError as error:
+        raise SettingsError(
+            f"{start} is no model folder ({error})", advice="name one that shunt train wrote"
+        ) from error
+    if (labels, kind) != (gold.labels, gold.kind):
+        told = f"{start} answers {', '.join(labels)} ({kind}), the rows say {', '.join(gold.labels)} ({gold.kind})"
+        raise SettingsError(told, advice="go on from a model with the rows' labels, or from none")
+    if curve:
+        advice = "leave the curve out: the model may know the very rows that it would hold out"
+        raise SettingsError("a learning curve cannot go on from a model", advice=advice)
+    return minilm.going_on(sha256, rows)
 
 
 def _write(

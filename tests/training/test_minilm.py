@@ -8,13 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.errors import StartError
+from stream_app.errors import SettingsError, StartError
 from stream_app.training.evaluation import load_scorer
 from stream_app.training.making import TrainingSet
-from stream_app.training.minilm import HEAD_TOKENS, TAIL_TOKENS, batches_by_length, head_and_tail
+from stream_app.training.minilm import (
+    HEAD_TOKENS,
+    TAIL_TOKENS,
+    Recipe,
+    batches_by_length,
+    head_and_tail,
+    network,
+    padded,
+    pooled_logits,
+)
+from stream_app.training.minilm_start import go_on_from
 from stream_app.training.rows import LabelledRow
 from stream_app.training.templates.minilm.scoring import Scorer, weights_sha256
-from stream_app.training.train import train_rows
+from stream_app.training.train import ModelForm, train_rows
 
 SHIPPED = Path(__file__).parent.parent.parent / "triton_models" / "sentiment_minilm"
 
@@ -95,6 +105,42 @@ def rows_of(count: int) -> TrainingSet:
     return TrainingSet(rows, ["written here"])
 
 
+def test_going_on_begins_with_what_is_served() -> None:
+    """The network has the served model's answers, but for rounding, and of what was never trained no rounding."""
+    torch = pytest.importorskip("torch", reason="needs the train extra")
+    encoder, head = network(torch, 2, Recipe())
+    packaged = {name: weights.clone() for name, weights in encoder.state_dict().items()}
+    go_on_from(SHIPPED / "1", torch, encoder, head)
+    state = encoder.state_dict()
+    same = {name for name, weights in state.items() if torch.equal(weights, packaged[name])}
+    assert all(name in same for name in state if "embeddings" in name or name.startswith("encoder.layer.0."))
+    assert not any(name in same for name in state if name.startswith("encoder.layer.5."))
+    texts = ["A joy from start to end.", "Dull, and far too long.", "Not bad at all, I must say."]
+    scorer = Scorer(SHIPPED / "1", weights_sha256(SHIPPED / "1"))
+    tokens = [scorer._tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    with torch.no_grad():
+        logits = pooled_logits(encoder.eval(), head, *padded(torch, tokens)).numpy()
+    served = scorer.log_odds([text.encode() for text in texts])
+    assert logits[:, 1] - logits[:, 0] == pytest.approx(served[:, 1] - served[:, 0], abs=0.7)
+
+
+@pytest.mark.parametrize(
+    ("start", "model", "why"),
+    [
+        (SHIPPED, "minilm", "answers negative, positive"),
+        (SHIPPED.parent / "nothing", "minilm", "no model folder"),
+        (SHIPPED, "fast", "learned anew"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_is_refused(tmp_path: Path, start: Path, model: ModelForm, why: str) -> None:
+    """Before anything is trained: other labels, no model, and a form that has nothing to go on from."""
+    pytest.importorskip("torch", reason="needs the train extra")
+    with pytest.raises(SettingsError) as refused:
+        train_rows(rows_of(48), task="mood", folder=tmp_path / "m", model=model, validation={}, start=start)
+    assert why in refused.value.one_line()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.timeout(600)
 def test_a_minilm_is_trained_and_served(tmp_path: Path) -> None:
     """From rows to an int8 model folder that answers what it was taught."""
@@ -103,3 +149,10 @@ def test_a_minilm_is_trained_and_served(tmp_path: Path) -> None:
     probabilities, known = load_scorer(made.folder).answer([b"A gentle and quiet evening", b"A frantic, loud night"])
     assert probabilities.argmax(1).tolist() == [0, 1]
     assert known.tolist() == [1.0, 1.0]
+    again = {"task": "mood", "model": "minilm", "validation": {}, "start": made.folder}
+    further = train_rows(rows_of(48), folder=tmp_path / "mood_again", **again)
+    assert made.weights_sha256 in (further.folder / "MODEL_CARD.md").read_text()
+    probabilities, _ = load_scorer(further.folder).answer([b"A gentle and quiet evening", b"A frantic, loud night"])
+    assert probabilities.argmax(1).tolist() == [0, 1]
+    with pytest.raises(SettingsError, match="learning curve"):
+        train_rows(rows_of(48), folder=tmp_path / "curved", curve=True, **again)
