@@ -34,6 +34,7 @@ HEADROOM_BYTES = 128 * 1024
 """What an escalation or a dead letter adds to the record it carries: its headers, and a batch's own frame."""
 REPLICAS_MAX = 3
 VERDICT_USERS = ("shunt feedback", "escalate")
+AUDIT_USERS = ("escalate, shunt feedback", "classify")
 CONTROL_USERS = ("shunt promote, classify", "classify")
 WAITED_FOR = frozenset({"escalations", "parked", "dlq", "review", "feedback", "verdicts", "audits", "audit_results"})
 """Topics whose records may wait for long: kept for less than planned, they may be gone before they are read."""
@@ -119,9 +120,7 @@ def plan(
         TopicPlan("feedback", names.feedback, count, month, roomy, "escalate, shunt feedback", "shunt distill"),
         TopicPlan("verdicts", names.verdicts, escalations or count, month, BROKER_MESSAGE_BYTES_MAX, *VERDICT_USERS),
         TopicPlan("audits", names.audits, escalations or count, KEEP_PARKED_MS, roomy, "classify", "escalate"),
-        TopicPlan(
-            "audit_results", names.audit_results, 1, 3 * month, BROKER_MESSAGE_BYTES_MAX, "escalate", "classify"
-        ),
+        TopicPlan("audit_results", names.audit_results, 1, 3 * month, BROKER_MESSAGE_BYTES_MAX, *AUDIT_USERS),
         TopicPlan("control", names.control, 1, -1, BROKER_MESSAGE_BYTES_MAX, *CONTROL_USERS, Cleanup.COMPACT),
     )
 
