@@ -69,7 +69,7 @@ class Candidate:
 
 
 CANDIDATES = (
-    Candidate("gpt, equality", {"escalate_max": 0.054}, (GPT,), 0.06, -1.0, low_min=-0.005),
+    Candidate("gpt, equality", {"escalate_max": 0.052}, (GPT,), 0.06, -1.0, low_min=-0.005),
     Candidate("gpt, a fifth", {"target_error": 0.05}, (GPT,), 0.20, 0.006),
     Candidate("gpt, headline cost", {"target_error": 0.035}, (GPT,), 0.3118, 0.009),
     Candidate("gpt, nearly all of the headline cost", {"escalate_max": 0.28}, (GPT,), 0.3118, 0.009),
@@ -77,7 +77,7 @@ CANDIDATES = (
     Candidate(
         "gpt, second opinion at a fifth", {"escalate_max": 0.22}, (GPT, LLAMA), 0.3118, 0.0121, prices={LLAMA: 0.2}
     ),
-    Candidate("llama, a tenth", {"escalate_max": 0.094}, (LLAMA,), 0.10, 0.015),
+    Candidate("llama, a tenth", {"escalate_max": 0.092}, (LLAMA,), 0.10, 0.015),
     Candidate("llama, a tenth, one tier", {"escalate_max": 0.094}, (LLAMA,), 0.10, 0.015, tiers=(MODELS,)),
     Candidate("llama, a fifth", {"escalate_max": 0.175}, (LLAMA,), 0.20, 0.020),
     Candidate("llama, a fifth, one tier", {"escalate_max": 0.188}, (LLAMA,), 0.20, 0.020, tiers=(MODELS,)),

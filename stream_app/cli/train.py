@@ -40,6 +40,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--name", help="The model's name.  [default: TASK_MODEL]")
 @click.option("--validation", type=FILE, help="Labelled texts that are not trained on, for the model card.")
 @click.option(
+    "--held-out",
+    "held_out",
+    type=FILE,
+    multiple=True,
+    help="Learn nothing that is in this file: a policy, a list of what is held out, labelled rows. Again for more.",
+)
+@click.option(
     "--curve/--no-curve",
     default=None,
     help="Measure whether more labels would pay. minilm: four more trainings.  [default: for fast]",
@@ -92,6 +99,8 @@ def _told(trained: Trained) -> list[str]:
     from stream_app.training.evaluation import Figures  # noqa: PLC0415 - its packages are an extra
 
     told = ["went on where an interrupted run stood"] if trained.went_on else []
+    if trained.left_out:
+        told.append(f"{trained.left_out:,} rows left out: held out, validated on, or asked by an audit")
     told.append(f"{trained.folder}: {trained.rows:,} rows, {trained.kind}, labels {', '.join(trained.labels)}")
     if trained.cross_fitted_accuracy is not None:
         told.append(f"accuracy on training rows that were held out: {trained.cross_fitted_accuracy:.4f}")

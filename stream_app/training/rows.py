@@ -3,13 +3,15 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 LABEL, LABELS = "label", "labels"
 """Where a row says its one label, or its map of labels."""
+PassedOver = Callable[[Mapping[str, object]], bool]
+"""Says of an object whether it is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,29 @@ class UnreadableRow(ValueError):  # noqa: N818 - named for what happened
     """A line of a labelled file is not a row; the message names file, line and what is missing."""
 
 
-def read_rows(path: Path, label_field: str = LABEL) -> list[LabelledRow]:
+def nothing(_fields: Mapping[str, object]) -> bool:
+    """Passes over no row."""
+    return False
+
+
+def read_rows(path: Path, label_field: str = LABEL, passed_over: PassedOver = nothing) -> list[LabelledRow]:
     """Read JSON Lines (plain or gzip by content) with `text` and a label, and optional `id`, `group`.
 
     `label_field` is where the label stands, with dots between the names of nested fields; a row that has none is left
-    out, unless it is the plain `label`. A row without `id` is named by its line number. Raises UnreadableRow and
-    OSError.
+    out, unless it is the plain `label`. A row without `id` is named by its line number. What is `passed_over`
+    need be no row. Raises UnreadableRow and OSError.
     """
-    return [row for line in json_objects(path) if (row := _row(*line, label_field)) is not None]
+    lines = (line for line in json_objects(path) if not passed_over(line[2]))
+    return [row for line in lines if (row := _row(*line, label_field)) is not None]
 
 
-def read_marked(path: Path, label_field: str = LABELS) -> list[MarkedRow]:
+def read_marked(path: Path, label_field: str = LABELS, passed_over: PassedOver = nothing) -> list[MarkedRow]:
     """Read JSON Lines with `text` and `labels`, a map of labels to true or false (1 or 0); null is unknown.
 
     As `read_rows` otherwise.
     """
-    return [row for line in json_objects(path) if (row := _marked(*line, label_field)) is not None]
+    lines = (line for line in json_objects(path) if not passed_over(line[2]))
+    return [row for line in lines if (row := _marked(*line, label_field)) is not None]
 
 
 def read_texts(path: Path) -> list[tuple[str | None, str]]:

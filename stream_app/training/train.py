@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ from stream_app.training.folder import (
     write_folder,
 )
 from stream_app.training.gold import Gold, TaskKind, gold_of
+from stream_app.training.held_out import HeldOut, read_held_out
 from stream_app.training.making import Made, Progress, TrainingSet, make_fast, make_minilm
 from stream_app.training.recipe import Recipe as FastRecipe
 from stream_app.training.recipe import recipe_for
@@ -41,6 +42,7 @@ from stream_app.training.rows import (
     read_marked,
     read_rows,
 )
+from stream_app.training.teaching import read_teaching, was_audited
 from stream_app.training.work import Work, fingerprint, open_work
 
 ModelForm = Literal["fast", "minilm"]
@@ -65,6 +67,8 @@ class Trained:
     curve: Curve | None
     went_on: bool = False
     """Whether an interrupted run had left something to go on with."""
+    left_out: int = 0
+    """Rows that may not teach: held out, validated on, or asked by an audit."""
 
     @property
     def cross_fitted_accuracy(self) -> float | None:
@@ -86,6 +90,7 @@ def train(
     label_field: str | None = None,
     name: str | None = None,
     validation: Path | None = None,
+    held_out: Sequence[Path] = (),
     seed: int = SEED,
     curve: bool | None = None,
     start: Path | None = None,
@@ -96,27 +101,33 @@ def train(
     """Train on labelled JSON Lines files and write the model folder `out`/`name` (`<task>_<model>` unless named).
 
     `kind` None goes by the files: any_of where rows have `labels`, true or false each, and no `label`. `label_field`
-    names another field to take labels from; rows without it are left out. `curve` None measures the learning
-    curve of a fast model, not of a minilm, which would take four more trainings. `start` is the folder of a minilm
-    with the same labels to go on from; `threads` are those of a minilm's training. An interrupted run of the same
-    files goes on where it stood. Raises SettingsError (files, labels or target unusable) and StartError (a package
-    of the `train` extra missing).
+    names another field to take labels from; rows without it are left out. So are rows that an audit asked, what is in
+    `held_out` (policies, lists, labelled files) by id or text, and what is in `validation` by text. `curve` None
+    measures the learning curve of a fast model, not of a minilm, which would take four more trainings. `start` is the
+    folder of a minilm with the same labels to go on from; `threads` are those of a minilm's training. An interrupted
+    run of the same files goes on where it stood. Raises SettingsError (files, labels or target unusable) and
+    StartError (a package of the `train` extra missing).
     """
     try:
         any_of = all(holds_marks(path, label_field) for path in files) if kind is None else kind is TaskKind.ANY_OF
         read = partial(read_marked, label_field=label_field or LABELS)
         if not any_of:
             read = partial(read_rows, label_field=label_field or LABEL)
-        parts = [read(path) for path in files]
         sets = {} if validation is None else {validation.name: read(validation)}
+        barred = reduce(HeldOut.__or__, map(read_held_out, held_out), HeldOut())
+        barred |= HeldOut.of((None, row.text) for rows in sets.values() for row in rows)  # ids may be a file's own
+        teaching = read_teaching(files, partial(read, passed_over=was_audited), barred)
     except (UnreadableRow, OSError) as error:
         raise SettingsError(str(error), advice="give labelled JSON Lines, plain or gzip") from error
     data = TrainingSet(
-        [row for part in parts for row in part],  # pyright: ignore[reportArgumentType] - one form, by `read`
+        [row for part in teaching.parts for row in part],  # pyright: ignore[reportArgumentType] - one form, by `read`
         [path.name for path in files],
-        domains=[str(number) for number, part in enumerate(parts) for _ in part],
+        domains=[str(number) for number, part in enumerate(teaching.parts) for _ in part],
     )
-    return train_rows(
+    left_out = teaching.audited + teaching.held_out
+    if left_out and not data.rows:
+        raise SettingsError("all rows are held out", advice="give rows that calibrate, validate and test nothing")
+    trained = train_rows(
         data,
         task=task,
         folder=out / (name or f"{task}_{model}"),
@@ -129,6 +140,7 @@ def train(
         replace_model=replace_model,
         progress=progress,
     )
+    return replace(trained, left_out=left_out)
 
 
 def train_rows(

@@ -61,6 +61,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return made
 
 
+def test_what_is_held_out_or_was_audited_never_teaches(tmp_path: Path) -> None:
+    """By id, by text, and what an audit asked under whatever label: of each the whole event, and the run says so."""
+    rows = written_rows({"bad": [f"worse {n}" for n in range(99)], "good": [f"better {n}" for n in range(99)]}, 80)
+    asked = [
+        {"id": "10", "text": rows[10].text, "label": "good", "why": "audit"},
+        {"id": "x", "text": rows[11].text.upper(), "label": None, "why": "audit"},
+    ]
+    file = write(tmp_path / "a.jsonl", rows)
+    file.write_text(file.read_text() + "".join(json.dumps(row) + "\n" for row in asked))
+    held = tmp_path / "held.jsonl"
+    held.write_text(json.dumps({"id": "12"}) + "\n" + json.dumps({"text": rows[13].text}) + "\n")
+    made = train([file], task="t", out=tmp_path, held_out=[held], curve=False)
+    assert (made.rows, made.left_out) == (76, 6)
+    with pytest.raises(SettingsError, match="all rows are held out"):
+        train([file], task="u", out=tmp_path, validation=write(tmp_path / "same.jsonl", rows), curve=False)
+
+
 def test_training_writes_a_whole_model_folder(trained: Trained) -> None:
     """The folder holds config, labels, card, code and weights, and its model answers what it was taught."""
     files = {str(path.relative_to(trained.folder)) for path in trained.folder.rglob("*") if path.is_file()}
@@ -70,7 +87,8 @@ def test_training_writes_a_whole_model_folder(trained: Trained) -> None:
     }  # fmt: skip
     assert trained.folder.name == "quality_fast"
     assert trained.labels == ("bad", "good")
-    assert trained.rows == 120
+    assert trained.rows == 120 - trained.left_out
+    assert 0 < trained.left_out < 30, "texts that are validated on too"
     assert trained.figures["check.jsonl"].accuracy > 0.9
     card = (trained.folder / "MODEL_CARD.md").read_text()
     assert "check.jsonl" in card
