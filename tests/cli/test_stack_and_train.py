@@ -27,11 +27,13 @@ def test_train_writes_a_model_folder_and_says_how_good_it_is(tmp_path: Path) -> 
         for word, label in (("bright", "positive"), ("broken", "negative"))
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    arguments = ("train", "rows.jsonl", "--task", "mood", "--out", "models", "--validation", "rows.jsonl")
+    (tmp_path / "check.jsonl").write_text("\n".join(map(json.dumps, rows[:6])))
+    arguments = ("train", "rows.jsonl", "--task", "mood", "--out", "models", "--validation", "check.jsonl")
     ran = shunt(*arguments, cwd=tmp_path)
     assert ran.status == 0, ran.err
-    assert "60 rows, one_of, labels negative, positive" in ran.out
-    assert "accuracy on rows.jsonl" in ran.out
+    assert "6 rows left out: held out, validated on, or asked by an audit" in ran.out
+    assert "54 rows, one_of, labels negative, positive" in ran.out
+    assert "accuracy on check.jsonl" in ran.out
     assert ran.out.rstrip().splitlines()[-1].startswith("Next: ")
     folder = tmp_path / "models" / "mood_fast"
     assert (folder / "labels.txt").read_text().split() == ["negative", "positive"]

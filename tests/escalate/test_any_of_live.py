@@ -219,10 +219,12 @@ async def corrected(stack, settings, count: int) -> list[dict[str, Any]]:
 
 
 def check_feedback(stack, settings, expected: dict[str, Any], texts: dict[str, str]) -> None:
-    """A row for each answer of the LLM and each verdict: a list, and the map that trains a model."""
+    """A row for each answer and audit of the LLM and each verdict: a list, and the map that trains a model."""
     rows = [json.loads(one.value()) for one in read_all(stack.bootstrap_servers, settings.kafka.names.feedback)]
     by_llm = [row for row in rows if row["labelled_by"] == "llm"]
-    assert len(by_llm) == sum(line["decided_by"] == "llm" for line in expected.values())
+    answered = sum(line["decided_by"] == "llm" for line in expected.values())
+    audited = len(read_all(stack.bootstrap_servers, settings.kafka.names.audit_results))
+    assert Counter(row["why"] for row in by_llm) == Counter(escalated=answered, audit=audited)
     assert sum(row["labelled_by"] == "human" for row in rows) == 2
     for row in rows:
         assert row["labels"] == {label: label in row["label"] for label in LABELS}
