@@ -7,6 +7,7 @@ What the transaction wrote hangs in the partition, and the next commit of the sa
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 
@@ -39,6 +40,12 @@ def unverified_partitions(bootstrap_servers: str):
         resource = ConfigResource(ResourceType.BROKER, "1", incremental_configs=[entry])
         for future in admin.incremental_alter_configs([resource]).values():
             future.result()
+        asked = ConfigResource(ResourceType.BROKER, "1")
+        while True:  # the controller has answered; the broker follows
+            (told,) = (future.result() for future in admin.describe_configs([asked]).values())
+            if told[VERIFICATION].value == (value or "true"):
+                break
+            time.sleep(0.05)
 
     alter(AlterConfigOpType.SET, "false")
     try:
