@@ -30,8 +30,8 @@ TASKS: Final = (
     Task(name="sentiment", tiers=("sentiment_fast", ("sentiment_fast", "sentiment_minilm")), target_error=0.05),
     Task(name="toxicity", tiers=("toxicity_fast",), target_error=0.06),
 )
-"""At 6 % a tenth of half A's film reviews goes to the LLM, and 1.4 points of accuracy come back (.939 to .953); at
-4.5 % the next tenth of a point costs half as much again."""
+"""At 5 % a ninth of half A's film reviews goes to the LLM, and 1.1 points of accuracy come back (.943 to .954); at
+4.5 %, with one half certifying for the other, a fifth more goes there and next to nothing comes back."""
 
 DELTA: Final = 0.05 / len(TASKS)
 """All promises together hold with probability 95 %."""
