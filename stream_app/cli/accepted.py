@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from stream_app.classify.audit_watch import results_since_ms
 from stream_app.cli.drawn import Draw, Drawn
-from stream_app.codec import Codec, decode_decision, timestamp_ms
+from stream_app.cli.events_at import events_at
+from stream_app.codec import decode_decision, timestamp_ms
 from stream_app.errors import UnreadableRecord
 from stream_app.events import Event, Source
 from stream_app.kafka.connection import Connection
-from stream_app.kafka.reader import read_records, read_topic
+from stream_app.kafka.reader import read_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -106,17 +107,6 @@ async def draw_accepted(
 
 
 async def _with_texts(settings: Settings, connection: Connection, drawn: Sequence[Accepted]) -> list[Accepted]:
-    topic, codec = settings.kafka.names.input, Codec(settings.events, settings.kafka.group)
     places = [(one.event.source.partition, one.event.source.offset) for one in drawn]
-    records, found = await read_records(connection, topic, places), list[Accepted]()
-    for place, one in zip(places, drawn, strict=True):
-        record = records.get(place)
-        if record is None:
-            continue
-        try:
-            event = codec.decode(topic, *place, record.timestamp, record.key, record.value, record.headers)
-        except UnreadableRecord:
-            continue
-        if isinstance(event, Event):
-            found.append(replace(one, event=event))
-    return found
+    found = await events_at(settings, connection, places)
+    return [replace(one, event=found[place]) for place, one in zip(places, drawn, strict=True) if place in found]

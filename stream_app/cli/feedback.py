@@ -14,16 +14,14 @@ import orjson
 
 from stream_app.cli.configured import configured
 from stream_app.cli.decided_about import decided_about
+from stream_app.cli.events_at import events_at
 from stream_app.cli.lines import printable
 from stream_app.cli.said import Unusable, said_in
 from stream_app.cli.scoring_bar import scoring_bar
 from stream_app.cli.verdict_fate import SaidBefore, Sends, VerdictJudge
 from stream_app.cli.verdict_sending import Sending
-from stream_app.codec import Codec
-from stream_app.errors import SettingsError, ShuntError, StartError, UnreadableRecord
-from stream_app.events import Event
+from stream_app.errors import SettingsError, ShuntError, StartError
 from stream_app.kafka.connection import Connection
-from stream_app.kafka.reader import read_records
 from stream_app.kafka.topics import look_up
 from stream_app.training.rows import UnreadableRow, json_objects
 
@@ -127,15 +125,7 @@ async def _texts(settings: Settings, connection: Connection, said: Sequence[Said
         named, partition, offset = ref.rsplit("/", 2)
         if named == topic and partition.isdigit() and offset.isdigit():
             places[int(partition), int(offset)] = ref
-    codec, found = Codec(settings.events, settings.kafka.group), dict[str, str]()
-    for place, record in (await read_records(connection, topic, places)).items() if places else ():
-        try:
-            event = codec.decode(topic, *place, record.timestamp, record.key, record.value, record.headers)
-        except UnreadableRecord:
-            continue
-        if isinstance(event, Event):
-            found[places[place]] = event.text
-    return found
+    return {places[place]: event.text for place, event in (await events_at(settings, connection, places)).items()}
 
 
 def _told(fate: Fate, *, dry_run: bool) -> dict[str, object]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_app.training.held_out import HeldOut
-from stream_app.training.rows import LabelledRow, MarkedRow, json_objects
+from stream_app.training.rows import LabelledRow, MarkedRow, PassedOver
 
 Rows = Sequence[LabelledRow] | Sequence[MarkedRow]
 AUDIT = "audit"
@@ -21,19 +21,22 @@ class Teaching:
     held_out: int
 
 
-def was_audited(fields: Mapping[str, object]) -> bool:
-    """Whether a row of the feedback topic is what an audit asked: the fair sample of what is accepted."""
-    return fields.get("why") == AUDIT
-
-
-def read_teaching(paths: Sequence[Path], read: Callable[[Path], Rows], held_out: HeldOut) -> Teaching:
+def read_teaching(paths: Sequence[Path], read: Callable[[Path, PassedOver], Rows], held_out: HeldOut) -> Teaching:
     """Read the files, without what is held out, and without events that an audit asked, whoever labelled them.
 
-    `read` passes over what `was_audited`. Raises as it does.
+    Rows of the feedback topic that an audit asked are the fair sample of what is accepted. `read` reads a file, but
+    for what it is to pass over. Raises as it does.
     """
-    asked = [fields for path in paths for _, _, fields in json_objects(path) if was_audited(fields)]
+    asked = list[Mapping[str, object]]()
+
+    def audited(fields: Mapping[str, object]) -> bool:
+        if fields.get("why") != AUDIT:
+            return False
+        asked.append(fields)
+        return True
+
+    found = [read(path, audited) for path in paths]
     barred = held_out | HeldOut.of((_own(fields), str(fields.get("text", ""))) for fields in asked)
-    found = [read(path) for path in paths]
     kept = [_kept(rows, barred) for rows in found] if barred.pairs else found
     return Teaching(kept, len(asked), sum(map(len, found)) - sum(map(len, kept)))
 

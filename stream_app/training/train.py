@@ -42,7 +42,7 @@ from stream_app.training.rows import (
     read_marked,
     read_rows,
 )
-from stream_app.training.teaching import read_teaching, was_audited
+from stream_app.training.teaching import read_teaching
 from stream_app.training.work import Work, fingerprint, open_work
 
 ModelForm = Literal["fast", "minilm"]
@@ -116,7 +116,7 @@ def train(
         sets = {} if validation is None else {validation.name: read(validation)}
         barred = reduce(HeldOut.__or__, map(read_held_out, held_out), HeldOut())
         barred |= HeldOut.of((None, row.text) for rows in sets.values() for row in rows)  # ids may be a file's own
-        teaching = read_teaching(files, partial(read, passed_over=was_audited), barred)
+        teaching = read_teaching(files, lambda path, passed_over: read(path, passed_over=passed_over), barred)
     except (UnreadableRow, OSError) as error:
         raise SettingsError(str(error), advice="give labelled JSON Lines, plain or gzip") from error
     data = TrainingSet(
