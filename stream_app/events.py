@@ -256,12 +256,17 @@ class SmallOpinion:
     model: str
 
 
+REASON_CHARS_MAX = 1_000
+"""Of an LLM's reason no more is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """One label that somebody gave to one task of an event: a row of the feedback topic.
 
     `label` is None where an audited event got no usable answer. `model` is the LLM's name, None for a person.
-    `revision` is that of the decision it is about, `at_ms` when the label was given.
+    `revision` is that of the decision it is about, `at_ms` when the label was given. `reason` is what an LLM gave for
+    this one label, where it was asked to.
     """
 
     id: str
@@ -276,6 +281,7 @@ class Feedback:
     revision: int
     source: Source
     at_ms: int
+    reason: str | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):

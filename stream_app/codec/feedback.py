@@ -1,6 +1,6 @@
 """Feedback rows to bytes and back (schemas/feedback.schema.json): labels given after the fact, to train on."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
@@ -9,7 +9,7 @@ from stream_app.codec.decisions import SourceMessage, rounded, source_json
 from stream_app.codec.headers import CONTENT_TYPE, JSON_CONTENT, SHUNT_SOURCE
 from stream_app.codec.times import rfc3339, timestamp_ms
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Feedback, Headers, LabelledBy, Said, SmallOpinion, Source, WhyLabelled
+from stream_app.events import REASON_CHARS_MAX, Feedback, Headers, LabelledBy, Said, SmallOpinion, Source, WhyLabelled
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -27,6 +27,7 @@ class _Row(msgspec.Struct, frozen=True):
     revision: int
     source: SourceMessage
     at: str
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARS_MAX)] | None = None
 
 
 _decode: Final = msgspec.json.Decoder(_Row).decode
@@ -48,6 +49,7 @@ def encode_feedback(row: Feedback) -> tuple[bytes, bytes, Headers]:
         "labelled_by": row.labelled_by,
         "why": row.why,
         "model": row.model,
+        **({} if row.reason is None else {"reason": row.reason}),
         "small": {
             "label": row.small.label,
             "confidence": rounded(row.small.confidence),
@@ -86,6 +88,7 @@ def decode_feedback(value: bytes) -> Feedback:
         revision=row.revision,
         source=source,
         at_ms=at_ms,
+        reason=row.reason,
     )
 
 
@@ -104,6 +107,8 @@ def _problem(row: _Row) -> str | None:
         return "a row without id or text"
     if row.labelled_by == "human" and (row.label is None or row.model is not None):
         return "a person gives a label, and has no model's name"
+    if row.labelled_by == "human" and row.reason is not None:
+        return "a reason is what an LLM gives"
     if row.labelled_by == "llm" and row.model is None:
         return "an LLM's label without the LLM's name"
     return None

@@ -12,14 +12,13 @@ import orjson
 
 from stream_app.escalate.answer_form import REASON_KEY
 from stream_app.escalate.enrichment import ENRICHMENT_KEY
+from stream_app.events import REASON_CHARS_MAX
 
 if TYPE_CHECKING:
     from stream_app.escalate.answer_form import AnswerForm
     from stream_app.escalate.prompt import Request
     from stream_app.escalate.results import Answered
     from stream_app.events import Said
-
-REASON_CHARS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,8 @@ class Valid:
 
     labels: dict[str, Said]
     enrichment: dict[str, object] = field(default_factory=dict[str, object])
+    reason: str | None = None
+    """Stands in `enrichment` too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,10 @@ def _enriched(labels: dict[str, Said], fields: dict[str, Any], form: AnswerForm)
             return Invalid(problem)
         enrichment = cast("dict[str, object]", fields[ENRICHMENT_KEY])
     said = fields.get(REASON_KEY)
-    if form.reason and isinstance(said, str):
-        enrichment = {**enrichment, REASON_KEY: said[:REASON_CHARS_MAX]}
-    return Valid(labels, enrichment)
+    if not form.reason or not isinstance(said, str):
+        return Valid(labels, enrichment)
+    reason = said[:REASON_CHARS_MAX]
+    return Valid(labels, {**enrichment, REASON_KEY: reason}, reason)
 
 
 def _matched(said: object, choices: tuple[str, ...]) -> str | None:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def labels_given(decision: Decision, escalation: Escalation, got: GotAnswer) -> Iterator[Feedback]:
     """A row for each asked task and each LLM that gave it a label: what that LLM said, not what the votes came to.
 
-    So a row is an opinion of its own, and whoever trains on it weighs it anew.
+    So a row is an opinion of its own, and whoever trains on it weighs it anew. A reason goes with the label of the
+    LLM that gave it; where several tasks were asked in one call it is not known for which, and goes with none.
     """
-    event = decision.event
+    event, reason = decision.event, got.answer.reason if len(escalation.asks) == 1 else None
     for ask in escalation.asks:
         for model, label in got.cast(ask.task).items():
             if label is not None:
@@ -37,7 +38,9 @@ def labels_given(decision: Decision, escalation: Escalation, got: GotAnswer) -> 
                     revision=decision.revision,
                     source=event.source,
                     at_ms=decision.decided_at_ms,
+                    reason=reason,
                 )
+                reason = None  # it is that of the first that answered
 
 
 def audits_labels(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stream_app.errors import SettingsError
 from stream_app.training.card import Described, model_card
-from stream_app.training.distil import GUESS_WEIGHT, Curriculum, Distilled, distil
+from stream_app.training.distil import REASON_WEIGHT, Curriculum, Distilled, distil
 from stream_app.training.enough import check_enough
 from stream_app.training.folder import FAST, add_version, check_target, labels_in, next_version, write_folder
 from stream_app.training.gated import Gated
@@ -89,10 +89,12 @@ def learned_lines(gated: Gated, distilled: Distilled) -> list[str]:
     lines += [f"{count:,} labels by {who}" for who, count in sorted(by.items())]
     if distilled.doubted:
         lines.append(f"not learned: {distilled.doubted:,} labels that the small model does not believe")
+    if distilled.reasons:
+        lines.append(f"{distilled.reasons:,} reasons of LLMs, each counting {REASON_WEIGHT}")
+    elif distilled.reasons_given:
+        lines.append(f"not learned: {distilled.reasons_given:,} reasons of LLMs, which make base rows no likelier")
     if distilled.guessed:
-        lines.append(
-            f"{distilled.guessed:,} answers of its own to unlabelled texts, each counting {GUESS_WEIGHT} at most"
-        )
+        lines.append(f"{distilled.guessed:,} answers of its own to unlabelled texts, each counting as it is sure")
     right = f"{distilled.cross_fitted_accuracy:.4f}"
     return [*lines, *gated.lines(), f"before its own answers, right on base rows that were held out: {right}"]
 
@@ -143,6 +145,6 @@ def _parts(given: Curriculum, recipe: Recipe) -> Iterator[bytes]:
     for row in given.base:
         yield json.dumps([row.text, row.label, row.id, row.group]).encode()
     for lesson in given.lessons:
-        yield json.dumps([lesson.row.text, lesson.row.label, lesson.by, lesson.row.id]).encode()
+        yield json.dumps([lesson.row.text, lesson.row.label, lesson.by, lesson.row.id, lesson.reason]).encode()
     for text in given.unlabelled:
         yield json.dumps(text).encode()

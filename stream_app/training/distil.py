@@ -6,9 +6,11 @@ convex, so that what it learned before has to be learned again with what is new:
 1. *What it had to ask.* Base rows and lessons together: labels that an LLM gave to events the small model was not
    sure of, and people's. Models of the other folds doubt some of the LLM's labels (`belief`). These are left out
    where they are many, and base rows that were held out, whose labels are people's, become likelier without them.
-2. *What it knew.* The model of stage one answers unlabelled texts, and its answers teach again, each by as much as it
-   is sure of it: an answer it is unsure of weighs next to nothing. They shape the table alone. How sure the model may
-   be is learned from labels that somebody gave.
+   Where LLMs gave reasons, these are learned as short texts of the same label, if base rows become likelier by that.
+2. *What it knew.* The model of stage one and a second view of the same texts (`latent`) answer unlabelled texts
+   together, each weighed by how it does on rows that were held out. Their answers teach again, each by as much as
+   they are sure of it: an answer they are unsure of weighs next to nothing. They shape the table alone. How sure the
+   model may be is learned from labels that somebody gave.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,21 +18,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_app.training import fast
+from stream_app.routing.calibration import fit_weights, pool
+from stream_app.routing.models import FloatArray
+from stream_app.training import fast, latent
 from stream_app.training.belief import Mask, doubted, self_confidence
+from stream_app.training.corpus import Characters
 from stream_app.training.gold import Gold, TaskKind, gold_of
 from stream_app.training.known import clearly_cheaper
 from stream_app.training.lessons import Lesson
 from stream_app.training.recipe import Recipe
 from stream_app.training.rows import LabelledRow
-from stream_app.training.table import Floats
+from stream_app.training.table import Floats, Places
 from stream_app.training.work import Work
 
 Progress = Callable[[str, float], None]
 
-GUESS_WEIGHT = 0.3
-"""What an answer of the model's own counts at most, beside a label that somebody gave."""
-
+REASON_WEIGHT = 0.5
+"""What an LLM's reason counts beside its label. Distilling step by step (Hsieh et al. 2023, arXiv 2305.02301) weighs
+the two losses alike; half, since a reason has a sentence's worth of words. No recorded answers have reasons to tune
+this on, so whether reasons are learned at all is decided anew for each set of them."""
 
 DOUBTED_SHARE_MIN = 0.1
 """Of a good LLM's labels few are doubted, and most of those are right: leaving them out costs more than it saves.
@@ -56,43 +62,138 @@ class Curriculum:
 
 @dataclass(frozen=True, slots=True)
 class Distilled:
-    """The model, which lessons it believed, how many it did not, and how good stage one is on base rows held out."""
+    """The model, and what it learned from.
+
+    `reasons` counts those that were learned, of `reasons_given`. `cross_fitted_accuracy` is how good stage one is on
+    base rows that were held out.
+    """
 
     model: fast.FastModel
     believed: tuple[Lesson, ...]
     doubted: int
+    reasons: int
+    reasons_given: int
     guessed: int
     cross_fitted_accuracy: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """Texts that shape the table alone: their labels (places), how much each counts, and whose group each is in."""
+
+    texts: tuple[str, ...]
+    labels: Places
+    weights: Floats
+    groups: tuple[str, ...]
+
+    def and_also(self, other: "_Aside") -> "_Aside":
+        """Both."""
+        return _Aside(
+            self.texts + other.texts,
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.weights, other.weights]),
+            self.groups + other.groups,
+        )
+
+
+_NOTHING = _Aside((), np.zeros(0, np.int64), np.zeros(0), ())
+
+
 def distil(given: Curriculum, recipe: Recipe, work: Work, progress: Progress) -> Distilled:
     """Both stages. Raises ValueError where the rows cannot be cut into folds that all hold every label."""
-    first = _stage_one(given, given.lessons, recipe, work.part("one"), _named("stage one", progress))
+    run = _Run(given, recipe, work, progress)
+    first = run.fit(given.lessons, _NOTHING, "one", "stage one")
     believed, distrusted = tuple(given.lessons), _doubted(given, first.cross_fitted)
     if distrusted.sum() >= DOUBTED_SHARE_MIN * max(1, len(distrusted)):
         kept = tuple(lesson for lesson, bad in zip(believed, distrusted.tolist(), strict=True) if not bad)
-        second = _stage_one(given, kept, recipe, work.part("believed"), _named("what it believes", progress))
+        second = run.fit(kept, _NOTHING, "believed", "what it believes")
         if clearly_cheaper(_surprise(given, second), _surprise(given, first)):
             believed, first = kept, second
-    at = len(given.base)
-    right = first.cross_fitted[:at].argmax(axis=1) == given.gold(believed).places[:at]
+    reasons, aside = _reasons(given, believed), _NOTHING
+    if reasons.texts:
+        third = run.fit(believed, reasons, "reasons", "why the LLM said so")
+        if clearly_cheaper(_surprise(given, third), _surprise(given, first)):
+            aside, first = reasons, third
     model = first
     if given.unlabelled:
-        guesses = work.array("guesses", lambda: first.answers(given.unlabelled))
-        model = _stage_two(given, believed, guesses, recipe, work.part("two"), _named("stage two", progress))
-    return Distilled(model, believed, len(given.lessons) - len(believed), len(given.unlabelled), float(right.mean()))
+        guessed = run.guesses(believed, first)
+        model = run.fit(believed, aside.and_also(guessed), "two", "stage two")
+    at = len(given.base)
+    right = first.cross_fitted[:at].argmax(axis=1) == given.gold(()).places
+    return Distilled(
+        model=model,
+        believed=believed,
+        doubted=len(given.lessons) - len(believed),
+        reasons=len(aside.texts),
+        reasons_given=len(reasons.texts),
+        guessed=len(given.unlabelled),
+        cross_fitted_accuracy=float(right.mean()),
+    )
 
 
-def _named(stage: str, progress: Progress) -> Progress:
-    return lambda doing, share: progress(f"{stage}: {doing}", share)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is learned from, how, and the work kept of it."""
+
+    given: Curriculum
+    recipe: Recipe
+    work: Work
+    progress: Progress
+
+    def fit(self, lessons: Sequence[Lesson], aside: _Aside, kept_as: str, stage: str) -> fast.FastModel:
+        """A model of the base rows, these lessons, and what stands aside."""
+        own = self.given.gold(lessons)
+        marks = np.zeros((len(aside.texts), len(self.given.labels)), np.int8)
+        marks[np.arange(len(marks)), aside.labels] = 1
+        gold = Gold(TaskKind.ONE_OF, self.given.labels, np.concatenate([own.marks, marks]))
+        rows = len(own.marks)
+        trust = fast.Trust(np.concatenate([np.ones(rows), aside.weights]), np.arange(len(gold.marks)) < rows)
+        return fast.fit(
+            [*_texts(self.given, lessons), *aside.texts],
+            gold,
+            [*_groups(self.given, lessons), *aside.groups],
+            np.zeros(len(gold.marks), np.int64),
+            self.recipe,
+            self.work.part(kept_as),
+            lambda doing, share: self.progress(f"{stage}: {doing}", share),
+            (),
+            trust,
+        )
+
+    def guesses(self, lessons: Sequence[Lesson], model: fast.FastModel) -> _Aside:
+        """What `model` and a second view of the texts say of the unlabelled ones together."""
+        answers = self.work.array("guesses", lambda: self._both_views(lessons, model))
+        groups = tuple(f"unlabelled {number}" for number in range(len(answers)))
+        return _Aside(tuple(self.given.unlabelled), answers.argmax(axis=1), certainty(answers), groups)
+
+    def _both_views(self, lessons: Sequence[Lesson], model: fast.FastModel) -> Floats:
+        """Probabilities [unlabelled, labels], pooled as is likeliest on labelled rows that each view did not see."""
+        own = model.answers(self.given.unlabelled)
+        self.progress("stage two: a second view of the texts", 0.0)
+        texts = [*_texts(self.given, lessons), *self.given.unlabelled]
+        corpus = Characters().corpus(texts, with_characters=self.recipe.with_characters)
+        points = latent.placed(corpus, self.recipe.seed)
+        if points is None:
+            return own
+        truth, groups = self.given.gold(lessons).places, _groups(self.given, lessons)
+        crossed, told = latent.answers(points, truth, groups, self.recipe.folds, self.recipe.seed)
+        weights = fit_weights([_single(model.cross_fitted[: len(truth)]), _single(crossed)], truth)
+        return np.asarray(pool([_single(own), _single(told)], weights), np.float64)
 
 
-def _stage_one(
-    given: Curriculum, lessons: Sequence[Lesson], recipe: Recipe, work: Work, progress: Progress
-) -> fast.FastModel:
-    gold = given.gold(lessons)
-    texts, groups = _texts(given, lessons), _groups(given, lessons)
-    return fast.fit(texts, gold, groups, np.zeros(len(texts), np.int64), recipe, work, progress, ())
+def _single(probabilities: Floats) -> FloatArray:
+    return probabilities.astype(np.float32)
+
+
+def _reasons(given: Curriculum, lessons: Sequence[Lesson]) -> _Aside:
+    """The lessons' reasons, each as a text of its lesson's label and in its group."""
+    told = [(lesson, lesson.reason) for lesson in lessons if lesson.reason]
+    return _Aside(
+        tuple(reason for _, reason in told),
+        given.gold([lesson for lesson, _ in told]).places[len(given.base) :],
+        np.full(len(told), REASON_WEIGHT),
+        tuple(_group_of(lesson) for lesson, _ in told),
+    )
 
 
 def _surprise(given: Curriculum, model: fast.FastModel) -> Floats:
@@ -109,22 +210,6 @@ def _doubted(given: Curriculum, cross_fitted: Floats) -> Mask:
     return doubted(cross_fitted[at:], gold[at:], sure) & from_llm
 
 
-def _stage_two(
-    given: Curriculum, believed: Sequence[Lesson], guesses: Floats, recipe: Recipe, work: Work, progress: Progress
-) -> fast.FastModel:
-    own, guessed = given.gold(believed), guesses.argmax(axis=1)
-    marks = np.zeros((len(guesses), len(given.labels)), np.int8)
-    marks[np.arange(len(guesses)), guessed] = 1
-    gold = Gold(TaskKind.ONE_OF, given.labels, np.concatenate([own.marks, marks]))
-    trust = fast.Trust(
-        np.concatenate([np.ones(len(own.marks)), GUESS_WEIGHT * certainty(guesses)]),
-        np.arange(len(gold.marks)) < len(own.marks),
-    )
-    texts = [*_texts(given, believed), *given.unlabelled]
-    groups = [*_groups(given, believed), *(f"unlabelled {number}" for number in range(len(guesses)))]
-    return fast.fit(texts, gold, groups, np.zeros(len(texts), np.int64), recipe, work, progress, (), trust)
-
-
 def certainty(answers: Floats) -> Floats:
     """How far each answer [rows, labels] is from a blind guess: 0 where all are as likely, 1 where one is sure."""
     blind = 1 / answers.shape[1]
@@ -138,4 +223,8 @@ def _texts(given: Curriculum, lessons: Sequence[Lesson]) -> list[str]:
 def _groups(given: Curriculum, lessons: Sequence[Lesson]) -> list[str]:
     """What keeps rows together in folds: a base row's group, else it stands alone, as each lesson does."""
     own = [f"base {row.id if row.group is None else row.group}" for row in given.base]
-    return own + [f"feedback {lesson.row.id}" for lesson in lessons]
+    return own + [_group_of(lesson) for lesson in lessons]
+
+
+def _group_of(lesson: Lesson) -> str:
+    return f"feedback {lesson.row.id}"

@@ -54,10 +54,10 @@ class FastModel:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How much each row's label counts [rows], and which labels somebody gave; the others a model guessed.
+    """How much each row's label counts [rows], and which rows are labelled texts; the others stand aside.
 
-    Guessed labels shape the table. Only given ones fit the last layer, which says how sure the model may be, and only
-    their rows are held out and measured.
+    Those aside, a model's guesses and reasons for labels, shape the table. Only labelled texts fit the last layer,
+    which says how sure the model may be, and only they are measured.
     """
 
     weights: Floats
@@ -117,7 +117,7 @@ def fit(
     """Train on all rows; the last layer on scores from models of other groups' rows.
 
     `domains` numbers each row's domain from 0; all zero where there is one. Without `trust` all labels count alike.
-    The held-out answers of rows with guessed labels stay zero. Raises ValueError when the rows cannot
+    The held-out answers of rows aside stay zero. Raises ValueError when the rows cannot
     be cut into folds that all hold every label.
     """
     progress("reading n-grams", 0.0)
@@ -139,13 +139,17 @@ def fit(
 
 
 def _folds(run: _Rows) -> list[_Fold]:
-    """The rows with given labels, held out in turn; those with guessed labels are always seen."""
+    """The rows with given labels, held out in turn; those aside are seen but where their group is held out."""
     folds = StratifiedGroupKFold(run.recipe.folds, shuffle=True, random_state=run.recipe.seed)
-    given, guessed = np.flatnonzero(run.trust.given), np.flatnonzero(~run.trust.given)
+    given, aside = np.flatnonzero(run.trust.given), np.flatnonzero(~run.trust.given)
     kinds = (run.gold.strata * (int(run.domains.max()) + 1) + run.domains)[given]
-    owners = [run.groups[row] for row in given.tolist()]
-    splits = cast("Iterable[tuple[Places, Places]]", folds.split(kinds, kinds, owners))
-    return [_Fold(np.sort(np.concatenate([given[seen], guessed])), given[unseen]) for seen, unseen in splits]
+    groups = np.asarray(run.groups)
+    splits = cast("Iterable[tuple[Places, Places]]", folds.split(kinds, kinds, groups[given].tolist()))
+    found = list[_Fold]()
+    for seen, unseen in splits:
+        beside = aside[~np.isin(groups[aside], groups[given[unseen]])]
+        found.append(_Fold(np.sort(np.concatenate([given[seen], beside])), given[unseen]))
+    return found
 
 
 def _seen(folds: Sequence[_Fold]) -> int:

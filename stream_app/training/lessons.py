@@ -34,10 +34,14 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A label that may teach; `llm` names the LLM that gave it, None for a person, whom the small model believes."""
+    """A label that may teach; `llm` names the LLM that gave it, None for a person, whom the small model believes.
+
+    `reason` is what the LLM gave for it, in its own words, where it was asked to.
+    """
 
     row: LabelledRow
     llm: str | None
+    reason: str | None = None
 
     @property
     def by(self) -> str:
@@ -113,4 +117,5 @@ def _refusal(row: Feedback, task: str, labels: Collection[str], held_out: HeldOu
 
 
 def _lesson(row: Feedback) -> Lesson:
-    return Lesson(LabelledRow(row.id, row.text, row.label if isinstance(row.label, str) else ""), row.model)
+    taught = LabelledRow(row.id, row.text, row.label if isinstance(row.label, str) else "")
+    return Lesson(taught, row.model, row.reason)

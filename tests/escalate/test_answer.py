@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.escalate.answer import REASON_CHARS_MAX, Invalid, Refused, Valid, judge
+from stream_app.escalate.answer import Invalid, Refused, Valid, judge
 from stream_app.escalate.answer_form import AnswerForm
 from stream_app.escalate.prompt import Prompter, PromptOptions
 from stream_app.escalate.results import Answered
-from stream_app.events import Event
+from stream_app.events import REASON_CHARS_MAX, Event
 from tests.escalate.escalated import escalation
 from tests.escalate.hostile import OBEYED
 

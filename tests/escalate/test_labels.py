@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from aiokafka.partitioner import murmur2
 
 from stream_app.codec import record_batch_bytes
+from stream_app.escalate.labels import labels_given
 from stream_app.escalate.outbox import Outbox
+from stream_app.escalate.question import GotAnswer
 from stream_app.events import Parked
 from stream_app.kafka.topics import TopicFound
 from stream_app.telemetry import Metrics
@@ -71,6 +73,23 @@ def test_each_opinion_is_a_row_and_none_is_the_votes_sum():
         ("gpt-4o-mini", "negative"),
         ("llama", "positive"),
     ]
+
+
+def test_a_reason_goes_with_the_label_it_was_given_for():
+    """That of the LLM whose answer it is; nobody knows of which label it speaks where several tasks were asked."""
+    box, codec = outbox()
+    record, original, event = escalated_record(codec)
+    votes = {"sentiment": {"mute": None, "gpt-4o-mini": "negative", "llama": "positive"}}
+    got = replace(GOT, votes=votes, answer=replace(GOT.answer, reason="It fell apart."))
+    outcome = box.answered(record, original, event, got, 1_000)
+    rows = labels_in(outcome)
+    assert [(row["model"], row.get("reason")) for row in rows] == [("gpt-4o-mini", "It fell apart."), ("llama", None)]
+    validator("feedback", strict=True).validate(rows[0])
+    (first, *_) = original.escalation.asks
+    two = replace(original.escalation, asks=(first, replace(first, task="toxicity")))
+    answer = replace(got.answer, labels={"sentiment": "negative", "toxicity": "toxic"})
+    told = labels_given(outcome.decision, two, GotAnswer(answer, got.usage))
+    assert [(row.task, row.reason) for row in told] == [("sentiment", None), ("toxicity", None)]
 
 
 def test_a_row_that_does_not_fit_is_left_out_and_counted():

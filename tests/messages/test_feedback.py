@@ -43,6 +43,7 @@ def rows(draw: st.DrawFn) -> Feedback:
         revision=draw(st.integers(0, 9)),
         source=Source("reviews", draw(st.integers(0, 99)), draw(st.integers(0, 2**62)), 1_700_000_000_120),
         at_ms=draw(st.integers(0, 2**41)),
+        reason=None if person else draw(st.none() | TEXTS),
     )
 
 

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_the_same_rows_make_the_same_version_and_an_interrupted_run_goes_on(tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("stream_app.training.distil._stage_two", killed)
+        patched.setattr("stream_app.training.latent.placed", killed)
         with pytest.raises(KeyboardInterrupt):
             made(folder)
     assert not (folder / "2").exists()
@@ -180,6 +181,43 @@ def test_guessed_labels_are_never_held_out_and_weigh_what_they_are_told_to():
 
     assert accuracy(1e-9) < 0.75
     assert accuracy(1.0) > 0.9
+
+
+def test_what_stands_aside_is_not_seen_where_its_lesson_is_held_out():
+    """A reason says the label: a model that read it is no witness of what the text alone tells."""
+    labels = ["negative", "positive"] * 60
+    random.Random(1).shuffle(labels)
+    rows = [LabelledRow(f"{at}", f"z{at}", label) for at, label in enumerate(labels)]
+    twice = [*rows, *rows]  # the second time aside: nothing but its own copy tells a text's label
+    gold, groups = gold_of(twice, ("negative", "positive")), [row.id for row in twice]
+    trust = Trust(np.ones(len(twice)), np.arange(len(twice)) < len(rows))
+    recipe, domains = replace(SHORT_TEXTS, rows_min=1), np.zeros(len(twice), np.int64)
+    model = fit([row.text for row in twice], gold, groups, domains, recipe, NOT_KEPT, lambda *_: None, (), trust)
+    right = model.cross_fitted[trust.given].argmax(axis=1) == gold.places[trust.given]
+    assert right.mean() < 0.65
+
+
+WORDS = ["".join(random.Random(number).choices("abcdefghijklmnoprstuvwyz", k=6)) for number in range(120)]
+MANY = {"negative": WORDS[:60], "positive": WORDS[60:]}
+"""So many words of each label that few labelled texts hold only some of them."""
+
+
+@pytest.mark.parametrize("telling", [True, False])
+def test_reasons_are_learned_where_they_make_base_rows_likelier(tmp_path, telling):
+    """Reasons that name words of the labels teach; the same reasons with other labels are left out."""
+    chosen, feedback = random.Random(1), []
+    for at, (text, label) in enumerate(texts(MANY, 60, 11)):
+        named = label if telling else chosen.choice(["negative", "positive"])
+        feedback.append(
+            replace(said(at, text, label), reason=f"it says {' and '.join(chosen.sample(MANY[named], 8))}")
+        )
+    base = [LabelledRow(f"b-{at}", text, label) for at, (text, label) in enumerate(texts(MANY, 60, 12))]
+    challenger = made(tmp_path / "mood_fast", feedback=feedback, unlabelled=[], base=base)
+    found = challenger.distilled
+    assert (found.reasons, found.reasons_given) == ((60, 60) if telling else (0, 60))
+    card = (challenger.folder / "MODEL_CARD.md").read_text()
+    assert ("60 reasons of LLMs, each counting 0.5" in card) == telling
+    assert ("not learned: 60 reasons" in card) != telling
 
 
 def test_certainty_is_nothing_for_a_blind_guess_and_one_for_a_sure_answer():
@@ -227,7 +265,7 @@ def row_json(row):
 def test_what_taught_is_all_that_taught():
     """The list beside a version holds base rows, believed lessons and unlabelled texts."""
     gated = gate(BASE[:2], FEEDBACK[:2], UNLABELLED[:2], "mood", HeldOut())
-    distilled = challenger_module.Distilled(None, tuple(gated.curriculum.lessons[:1]), 1, 2, 0.5)
+    distilled = challenger_module.Distilled(None, tuple(gated.curriculum.lessons[:1]), 1, 0, 0, 2, 0.5)
     held = taught(gated.curriculum, distilled)
     assert len(held.pairs) == 5
     assert held.holds_text(UNLABELLED[1][1])
