@@ -49,7 +49,7 @@ class Llm(Section):
     """For so long a degraded event may still be asked; a week at most, since the parked topic keeps it so long."""
     hint: bool = True
     prune: bool = True
-    prune_eps: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    prune_eps: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Labels are dropped once the kept ones hold 1 - eps of the calibrated probability; never below two."""
     instructions_file: Path | None = None
     text_tokens_max: PositiveInt = 2_000

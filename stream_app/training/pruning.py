@@ -1,9 +1,10 @@
 """What pruning the labels of a prompt costs and saves: `python -m stream_app.training.pruning --data DIR`.
 
-The rows of `product_reviews_validation` that name their department are asked of `department_fast`. Half A of them
-fits the temperature, as `shunt calibrate` does; on half B the least certain rows are taken as escalated, and their
-labels pruned as the stream does it. Prints one JSON object: for each escalated share and eps, how often the true
-label is kept, how many labels are left on the mean, and which share of the labels' characters in the prompt.
+The rows of `product_reviews_validation` that name their department are asked of `department_fast`. Each half of them
+is judged with the temperature that the other fits, as `shunt calibrate` does; the least certain rows are taken as
+escalated, and their labels pruned as the stream does it. Prints one JSON object: for each escalated share and eps,
+how often the true label is kept, how many labels are left on the mean, and which share of the labels' characters in
+the prompt.
 """
 
 import argparse
@@ -54,8 +55,10 @@ def department_pruning(data: Path, models: Path) -> dict[str, Pruning]:
     answers = answer_rows(models / MODEL, rows)
     truth = targets_of(rows, answers.labels)
     first = np.array([in_half_a(row) for row in rows])
-    weights = fit_weights([answers.probabilities[first]], truth[first])
-    calibrated, truth = pool([answers.probabilities[~first]], weights), truth[~first]
+    calibrated = np.empty_like(answers.probabilities)
+    for here, there in ((first, ~first), (~first, first)):
+        weights = fit_weights([answers.probabilities[there]], truth[there])
+        calibrated[here] = pool([answers.probabilities[here]], weights)
     by_doubt = np.argsort(calibrated.max(axis=1), kind="stable")
     found = dict[str, Pruning]()
     for share in SHARES:

@@ -10,6 +10,7 @@ import pytest
 
 from stream_app.classify.triton import TritonModels
 from stream_app.local.stack import Stack
+from stream_app.settings import Llm
 from stream_app.training.evaluation import TextScorer, answer_rows, load_scorer, targets_of
 from stream_app.training.figures import log_odds_mean, tiers_accuracy
 from stream_app.training.folder import kind_in, labels_in, template, weights_sha256_in
@@ -216,8 +217,8 @@ def test_department_fast_holds_its_figure() -> None:
 def test_pruned_departments_keep_the_true_one() -> None:
     """At the default `prune_eps` 99 % of escalated rows keep their true label, with under half of the characters."""
     found = department_pruning(data_folder(), MODELS)
-    for share in ("40%", "60%", "100%"):
-        at = found[f"{share} escalated, eps 0.02"]
+    for share in ("20%", "40%", "60%", "100%"):
+        at = found[f"{share} escalated, eps {Llm().prune_eps:g}"]
         assert at.kept >= 0.99
         assert at.characters_left <= 0.5
 
