@@ -89,6 +89,9 @@ def calibrate(
         policy = merged(policy, _name(out), task.name, made.task, terms.made_at)
         finished[task.name] = made
         _show(task.name, made, terms)
+        read, used = sum(len(file.rows) for file in recorded), sum(file.rows for file in made.task.sample.files)
+        if used < read:
+            click.echo(f"{read - used:,} of {read:,} rows leave a label open, and were passed over")
     if policy is not None:
         # The list first: a policy is never there without it.
         _write(held_out_path(out), dump_held_out(held_out))

@@ -112,11 +112,14 @@ def run(config: Path, *arguments: str) -> str:
 async def test_from_labelled_rows_to_a_verdict(stack, config, tmp_path):
     """Every event is decided live as it was evaluated; audits compare sets; a person's list becomes a correction."""
     policy, told = tmp_path / "policy.json", tmp_path / "told.jsonl"
-    calibration = written(tmp_path / "calibration.jsonl", written_by_chance(1_500, 2))
+    known = written_by_chance(1_500, 2)
+    unsaid = [{**row, "id": f"open-{row['id']}", "labels": {"price": True}} for row in known[:7]]
+    calibration = written(tmp_path / "calibration.jsonl", [*known, *unsaid])
     rows = written_by_chance(300, 3)
     test = written(tmp_path / "test.jsonl", rows)
     shown = await asyncio.to_thread(run, config, "calibrate", str(calibration), "--llm", LLM, "--out", str(policy))
     assert "a text with any label wrong" in shown
+    assert "7 of 1,507 rows leave a label open, and were passed over" in shown
     made = load_policy(policy.read_bytes()).tasks["about"]
     assert made.certificate is not None
     evaluated = json.loads(
