@@ -56,6 +56,7 @@ COMMANDS = (
     Listed("dlq", "stream_app.cli.dlq:dlq", "List, show and replay dead letters."),
     Listed("sample", "stream_app.cli.sampling:sample", "Draw what of the topic is worth labelling."),
     Listed("train", "stream_app.cli.train:train", "Make a Triton model from labelled texts."),
+    Listed("convert", "stream_app.cli.convert:convert", "Make an encoder's half-precision twin, for a GPU."),
     Listed("calibrate", "stream_app.cli.calibrate:calibrate", "Make a policy that keeps a target error."),
     Listed("evaluate", "stream_app.cli.evaluate:evaluate", "Measure a policy on labelled texts."),
     Listed("distill", "stream_app.cli.distill:distill", "Teach the small model what it had to ask."),

@@ -60,14 +60,18 @@ class Given:
     help="What must not teach: a policy (its list stands beside it), a list, or labelled texts.",
 )
 @click.option(
-    "--unlabelled", "texts", multiple=True, type=FILE, help="Texts for the model's own answers, which it keeps."
+    "--unlabelled", "texts", multiple=True, type=FILE, help="Texts that the model and a second view of them answer."
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The model repository to write to."
 )
 @click.option("--name", help="The model's name.  [default: TASK_fast]")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=7, show_default=True, help="The same seed, the same model."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=7,
+    show_default=True,
+    help="The same seed, the same model, up to rounding.",
 )
 @config_option
 @click.pass_obj

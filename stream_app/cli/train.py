@@ -66,6 +66,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     show_default=True,
     help="minilm: cores to train on; more are faster, and round differently.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp16"]),
+    default="int8",
+    show_default=True,
+    help="minilm: of the served weights. int8 for processors, fp16 for graphics cards.",
+)
 @click.option("--replace", "replace_model", is_flag=True, help="Write over a model of that name.")
 def train(files: tuple[Path, ...], task: str, kind: str | None, **options: Any) -> None:
     """Train on labelled JSON Lines and write a Triton model folder; run it again to go on where it was interrupted.

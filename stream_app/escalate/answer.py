@@ -28,7 +28,7 @@ class Valid:
     labels: dict[str, Said]
     enrichment: dict[str, object] = field(default_factory=dict[str, object])
     reason: str | None = None
-    """Stands in `enrichment` too."""
+    """Stands in `enrichment` too; None where it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ def _enriched(labels: dict[str, Said], fields: dict[str, Any], form: AnswerForm)
     said = fields.get(REASON_KEY)
     if not form.reason or not isinstance(said, str):
         return Valid(labels, enrichment)
-    reason = said[:REASON_CHARS_MAX]
-    return Valid(labels, {**enrichment, REASON_KEY: reason}, reason)
+    kept = said[:REASON_CHARS_MAX]
+    return Valid(labels, {**enrichment, REASON_KEY: kept}, kept.strip() or None)
 
 
 def _matched(said: object, choices: tuple[str, ...]) -> str | None:

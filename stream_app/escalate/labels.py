@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stream_app.codec import encode_feedback, record_batch_bytes
@@ -85,9 +86,17 @@ class FeedbackRows:
         rows: list[Outgoing] = []
         left_out = 0
         for row in labels:
-            key, value, headers = encode_feedback(row)
-            if record_batch_bytes(key, value, headers) > self._topic.message_bytes_max:
+            out = self._fitting(row)
+            if out is None and row.reason is not None:
+                out = self._fitting(replace(row, reason=None))  # a reason does not cost the label
+            if out is None:
                 left_out += 1
-                continue
-            rows.append(Outgoing(self._topic.name, self._topic.partition_of(key), key, value, headers))
+            else:
+                rows.append(out)
         return rows, left_out
+
+    def _fitting(self, row: Feedback) -> Outgoing | None:
+        key, value, headers = encode_feedback(row)
+        if record_batch_bytes(key, value, headers) > self._topic.message_bytes_max:
+            return None
+        return Outgoing(self._topic.name, self._topic.partition_of(key), key, value, headers)

@@ -11,7 +11,7 @@ from stream_app.training.recipe import Recipe as FastRecipe
 
 _WHAT = {
     "fast": "A linear model over hashed n-grams (NB-SVM), tokenised, hashed and summed in one compiled loop.",
-    "minilm": "The encoder all-MiniLM-L6-v2 (Apache-2.0) fine-tuned as a classifier, int8 ONNX.",
+    "minilm": "The encoder all-MiniLM-L6-v2 (Apache-2.0) fine-tuned as a classifier, {precision} ONNX.",
 }
 _LIMITS = {
     "fast": """\
@@ -23,9 +23,16 @@ _LIMITS = {
     "minilm": """\
 * The encoder was pre-trained on English. It answers a text of any language, with no sign that it guesses: its
   `KNOWN_SHARE` is always 1, so leave the question of domain to a fast model beside it.
-* Of a text longer than 380 word pieces it reads head and tail together and the middle in windows, each alone.
+* Of a text longer than 380 word pieces it reads head and tail together and the middle in windows, each alone.""",
+}
+_LIMITS_OF_PRECISION = {
+    "int8": """\
 * On a GPU (`onnxruntime-gpu`) texts run in batches, whose int8 activations are scaled together: a probability then
-  depends a little on the texts beside it. Accuracy and speed there are not measured.""",
+  depends a little on the texts beside it. Accuracy and speed there are not measured; `shunt convert` makes the model
+  that is for a GPU.""",
+    "fp16": """\
+* It is for a GPU (`onnxruntime-gpu`), where texts run in batches. A processor has to widen every number first: it is
+  slower there than int8. Its speed on a GPU is not measured.""",
 }
 _COMMON_LIMITS = """\
 * Its figures hold for texts like those above. Calibrate on your own labels before you accept its answers.
@@ -59,11 +66,15 @@ def model_card(model: Described) -> str:
     labels = ", ".join(model.gold.labels)
     any_of = " Any of the labels may be right, or none: each has a probability by itself."
     answers = f"Answers the task `{model.task}` (`{model.gold.kind}`): {labels}."
-    what = f"{answers}{any_of if model.gold.kind is TaskKind.ANY_OF else ''} {_WHAT[form]}"
+    recipe = model.recipe
+    precision = recipe.precision if isinstance(recipe, MinilmRecipe) else ""
+    made_of = _WHAT[form].format(precision=precision)
+    what = f"{answers}{any_of if model.gold.kind is TaskKind.ANY_OF else ''} {made_of}"
     parts = [f"# {model.name}", "", what, "", *_data(model), *_learned(model), "## Recipe", ""]
     parts += [f"* {setting}: {value}" for setting, value in asdict(model.recipe).items()]
     parts += ["", "## Figures", "", *_figures(model), *_curve(model.curve)]
-    parts += ["## Limits", "", *(f"* {line}" for line in model.limits), _LIMITS[form], _COMMON_LIMITS]
+    limits = [_LIMITS[form], *([_LIMITS_OF_PRECISION[precision]] if precision else []), _COMMON_LIMITS]
+    parts += ["## Limits", "", *(f"* {line}" for line in model.limits), *limits]
     return "\n".join(parts) + "\n"
 
 

@@ -92,9 +92,10 @@ def learned_lines(gated: Gated, distilled: Distilled) -> list[str]:
     if distilled.reasons:
         lines.append(f"{distilled.reasons:,} reasons of LLMs, each counting {REASON_WEIGHT}")
     elif distilled.reasons_given:
-        lines.append(f"not learned: {distilled.reasons_given:,} reasons of LLMs, which make base rows no likelier")
+        lines.append(f"not learned: {distilled.reasons_given:,} reasons of LLMs: base rows are not clearly likelier")
     if distilled.guessed:
-        lines.append(f"{distilled.guessed:,} answers of its own to unlabelled texts, each counting as it is sure")
+        told = "answers of its own and of a second view to unlabelled texts, each counting as they are sure"
+        lines.append(f"{distilled.guessed:,} {told}")
     right = f"{distilled.cross_fitted_accuracy:.4f}"
     return [*lines, *gated.lines(), f"before its own answers, right on base rows that were held out: {right}"]
 

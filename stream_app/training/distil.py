@@ -10,7 +10,9 @@ convex, so that what it learned before has to be learned again with what is new:
 2. *What it knew.* The model of stage one and a second view of the same texts (`latent`) answer unlabelled texts
    together, each weighed by how it does on rows that were held out. Their answers teach again, each by as much as
    they are sure of it: an answer they are unsure of weighs next to nothing. They shape the table alone. How sure the
-   model may be is learned from labels that somebody gave.
+   model may be is learned from labels that somebody gave. The answers were made with all of these labels, those that
+   a fold holds out too, so that what stage two thinks of held-out rows is a little too sure: calibration, on rows
+   that taught nothing, takes that back.
 """
 
 from collections.abc import Callable, Sequence
@@ -187,7 +189,7 @@ def _single(probabilities: Floats) -> FloatArray:
 
 def _reasons(given: Curriculum, lessons: Sequence[Lesson]) -> _Aside:
     """The lessons' reasons, each as a text of its lesson's label and in its group."""
-    told = [(lesson, lesson.reason) for lesson in lessons if lesson.reason]
+    told = [(lesson, lesson.reason) for lesson in lessons if lesson.reason and lesson.reason.strip()]
     return _Aside(
         tuple(reason for _, reason in told),
         given.gold([lesson for lesson, _ in told]).places[len(given.base) :],

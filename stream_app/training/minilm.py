@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,10 @@ Progress = Callable[[str, float], None]
 """Called with what is being done and the share done, 0 to 1."""
 
 
+Precision = Literal["int8", "fp16"]
+"""Of the served weights: int8 for processors, fp16 for graphics cards."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What decides the outcome of fine-tuning, all of it recorded in the model card.
@@ -56,6 +60,7 @@ class Recipe:
     seed: int = 7
     threads: int = 1
     start: str = ""
+    precision: Precision = "int8"
 
 
 def going_on(start_sha256: str, rows: int) -> Recipe:

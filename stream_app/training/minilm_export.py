@@ -1,4 +1,8 @@
-"""A fine-tuned MiniLM as int8 ONNX, with its tokeniser and how texts are cut: what the served code reads."""
+"""A fine-tuned MiniLM as ONNX, with its tokeniser and how texts are cut: what the served code reads.
+
+int8 is for processors, and small. Graphics cards scale int8 activations on the processor, layer by layer: half
+precision is for them.
+"""
 
 import importlib
 import json
@@ -14,6 +18,7 @@ from stream_app.training.minilm import (
     HEAD_TOKENS,
     LAST_TOKEN,
     TAIL_TOKENS,
+    Precision,
     Recipe,
     encoder_folder,
     network,
@@ -40,33 +45,52 @@ Progress = Callable[[str, float], None]
 
 
 def export(checkpoint: Path, label_count: int, version: Path, recipe: Recipe, progress: Progress) -> str:
-    """Write the checkpoint as int8 ONNX with its tokeniser into `version`; the sha-256 of it all.
-
-    Weights are int8, with a step for each output of a layer and for each word piece: one step for all, which the
-    largest weight decides, costs accuracy and saves no time. Activations are quantised as they come (ONNX Runtime's
-    dynamic quantisation). The head is a thousand weights, and stays as it is.
-    """
+    """Write the checkpoint as ONNX with its tokeniser into `version`; the sha-256 of it all."""
     torch: Any = importlib.import_module("torch")
-    quantization: Any = importlib.import_module("onnxruntime.quantization")
-    scoring: Any = importlib.import_module("stream_app.training.templates.minilm.scoring")
-    progress("exporting", 0.0)
     encoder, head = network(torch, label_count, recipe)
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     encoder.load_state_dict(state["encoder"])
     head.load_state_dict(state["head"])
+    return write_served(torch, encoder, head, version, recipe.precision, progress)
+
+
+def write_served(torch: Any, encoder: Any, head: Any, version: Path, precision: Precision, progress: Progress) -> str:
+    """Write the network as ONNX with its tokeniser into `version`; the sha-256 of it all.
+
+    With `int8` weights have a step for each output of a layer and for each word piece: one step for all, which the
+    largest weight decides, costs accuracy and saves no time. Activations are quantised as they come (ONNX Runtime's
+    dynamic quantisation). The head is a thousand weights, and stays as it is. With `fp16` all is half precision but
+    the logits.
+    """
+    scoring: Any = importlib.import_module("stream_app.training.templates.minilm.scoring")
+    progress("exporting", 0.0)
     plain = version / "plain.onnx"
     _export_plain(torch, encoder.eval(), head.eval(), plain)
-    progress("quantising", 0.5)
-    layers = version / "layers.onnx"
-    quantization.quantize_dynamic(
-        plain, layers, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=quantization.QuantType.QInt8
-    )
-    quantise_tables(layers, version / "model.onnx")
+    progress("rounding", 0.5)
+    if precision == "fp16":
+        _halve(plain, version / "model.onnx")
+    else:
+        _quantise(plain, version / "model.onnx")
     plain.unlink()
-    layers.unlink()
     shutil.copyfile(encoder_folder() / "tokenizer.json", version / "tokenizer.json")
     (version / "windows.json").write_text(json.dumps(WINDOWS, indent=1) + "\n")
     return str(scoring.weights_sha256(version))
+
+
+def _halve(plain: Path, written: Path) -> None:
+    onnx: Any = importlib.import_module("onnx")
+    float16: Any = importlib.import_module("onnxruntime.transformers.float16")
+    onnx.save(float16.convert_float_to_float16(onnx.load(plain), keep_io_types=True), written)
+
+
+def _quantise(plain: Path, written: Path) -> None:
+    quantization: Any = importlib.import_module("onnxruntime.quantization")
+    layers = plain.with_name("layers.onnx")
+    quantization.quantize_dynamic(
+        plain, layers, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=quantization.QuantType.QInt8
+    )
+    quantise_tables(layers, written)
+    layers.unlink()
 
 
 def quantise_tables(given: Path, written: Path) -> None:

@@ -1,4 +1,4 @@
-"""A served MiniLM as the weights that fine-tuning goes on from: its int8 steps become the numbers they stand for."""
+"""A served MiniLM as the weights that fine-tuning goes on from: its rounded numbers become what they stand for."""
 
 import importlib
 import re
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from stream_app.errors import SettingsError
 
 HALF_A_STEP = 0.5 + 1e-3
-"""How far rounding to int8 moves a weight at the most, in steps; and a little for the arithmetic."""
+"""How far rounding moves a weight at the most, in steps; and a little for the arithmetic."""
 
 _LAYER = re.compile(r"/(?:Gemm_)?MatMul(?:_quant)?$")
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """One tensor of a model file; `step` is that of its int8 numbers, one or by row, 0 where it was kept as it is."""
+    """One tensor of a model file; `step` is that of its rounding, one, by row or by number, 0 where it was kept."""
 
     values: NDArray[np.float32]
     step: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))
 
 
 def go_on_from(version: Path, torch: Any, encoder: Any, head: Any) -> None:
-    """Give the network the weights of a version that `minilm_export.export` wrote.
+    """Give the network the weights of a version that `minilm_export.write_served` wrote.
 
-    What was never trained is taken from the packaged encoder, exactly: its weights are all within half an int8 step
-    of the file's. Raises SettingsError for a file that holds other weights than this network has.
+    What was never trained is taken from the packaged encoder, exactly: its weights are all within half a step of the
+    file's. Raises SettingsError for a file that holds other weights than this network has.
     """
     stored = _stored(version / "model.onnx")
     for prefix, module in (("encoder", encoder), ("head", head)):
@@ -70,13 +70,26 @@ def _stored(file: Path) -> dict[str, _Stored]:
             whole = _unpacked(tensors, node.input[1].removesuffix("_quantized"))
             step = whole.step.reshape(-1, 1)  # one, or one for each of the layer's outputs
             found[f"{layer}.weight"] = _Stored(np.ascontiguousarray(whole.values.T), step)
+        elif node.op_type == "MatMul" and node.input[1] in tensors:
+            layer = _LAYER.sub("", node.name).strip("/").replace("/", ".")
+            found[f"{layer}.weight"] = _halved(np.ascontiguousarray(tensors[node.input[1]].T))
     for name, values in tensors.items():
-        if name.startswith(("encoder.", "head.")) and values.dtype == np.float32 and not name.endswith("_scale"):
+        if name.startswith(("encoder.", "head.")) and values.dtype == np.float16:
+            found[name] = _halved(values)
+        elif name.startswith(("encoder.", "head.")) and values.dtype == np.float32 and not name.endswith("_scale"):
             found[name] = _Stored(values)
         elif name.startswith("encoder.") and name.endswith("_quantized"):
             plain = name.removesuffix("_quantized")
             found[plain] = _unpacked(tensors, plain)
     return found
+
+
+def _halved(values: NDArray[Any]) -> _Stored:
+    """The converter raises what is smaller than half precision's least number to it: off by that, and no less."""
+    step = np.spacing(np.abs(values.astype(np.float16))).astype(np.float32)
+    return _Stored(
+        values.astype(np.float32), np.maximum(step, 2 * np.float32(np.finfo(np.float16).smallest_subnormal))
+    )
 
 
 def _unpacked(tensors: dict[str, NDArray[Any]], name: str) -> _Stored:

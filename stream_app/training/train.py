@@ -95,6 +95,7 @@ def train(
     curve: bool | None = None,
     start: Path | None = None,
     threads: int = 1,
+    precision: minilm.Precision = "int8",
     replace_model: bool = False,
     progress: Progress = silent,
 ) -> Trained:
@@ -104,9 +105,9 @@ def train(
     names another field to take labels from; rows without it are left out. So are rows that an audit asked, what is in
     `held_out` (policies, lists, labelled files) by id or text, and what is in `validation` by text. `curve` None
     measures the learning curve of a fast model, not of a minilm, which would take four more trainings. `start` is the
-    folder of a minilm with the same labels to go on from; `threads` are those of a minilm's training. An interrupted
-    run of the same files goes on where it stood. Raises SettingsError (files, labels or target unusable) and
-    StartError (a package of the `train` extra missing).
+    folder of a minilm with the same labels to go on from; `threads` are those of a minilm's training, `precision` is
+    that of its served weights. An interrupted run of the same files goes on where it stood. Raises SettingsError
+    (files, labels or target unusable) and StartError (a package of the `train` extra missing).
     """
     try:
         any_of = all(holds_marks(path, label_field) for path in files) if kind is None else kind is TaskKind.ANY_OF
@@ -137,6 +138,7 @@ def train(
         curve=curve,
         start=start,
         threads=threads,
+        precision=precision,
         replace_model=replace_model,
         progress=progress,
     )
@@ -154,6 +156,7 @@ def train_rows(
     curve: bool | None = None,
     start: Path | None = None,
     threads: int = 1,
+    precision: minilm.Precision = "int8",
     replace_model: bool = False,
     progress: Progress = silent,
 ) -> Trained:
@@ -165,11 +168,14 @@ def train_rows(
         gold_of(rows, gold.labels)
     if model == "minilm":
         _require_packages()
-        recipe = replace(_minilm_recipe(gold, len(data.rows), start, curve), seed=seed, threads=threads)
-    elif start is None:
-        recipe = replace(recipe_for(data.texts, gold), seed=seed)
-    else:
+        recipe = _minilm_recipe(gold, len(data.rows), start, curve)
+        recipe = replace(recipe, seed=seed, threads=threads, precision=precision)
+    elif start is not None:
         raise SettingsError("a fast model is learned anew", advice="leave --start out, or train a minilm")
+    elif precision != "int8":
+        raise SettingsError("a fast model's weights are int8", advice="leave --precision out, or train a minilm")
+    else:
+        recipe = replace(recipe_for(data.texts, gold), seed=seed)
     work, goes_on = open_work(folder.parent / f".{folder.name}.training", fingerprint(_parts(data, gold, recipe)))
     if goes_on:
         progress("going on where the last run stood", 0.0)

@@ -63,7 +63,7 @@ def test_it_is_asked_as_structured_output_wants_it():
 def test_what_keeps_to_the_schema_passes_and_stands_beside_the_reason():
     """The object comes through unchanged; the reason is one more field of it."""
     assert verdict(FOUND) == Valid({"sentiment": "positive"}, FOUND)
-    assert verdict(FOUND, reason=True) == Valid({"sentiment": "positive"}, {**FOUND, "reason": "so"})
+    assert verdict(FOUND, reason=True) == Valid({"sentiment": "positive"}, {**FOUND, "reason": "so"}, "so")
 
 
 @pytest.mark.parametrize(

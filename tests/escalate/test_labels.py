@@ -92,6 +92,18 @@ def test_a_reason_goes_with_the_label_it_was_given_for():
     assert [(row.task, row.reason) for row in told] == [("sentiment", None), ("toxicity", None)]
 
 
+def test_a_reason_does_not_cost_the_label():
+    """A row that fits its topic without it leaves without it."""
+    box, codec = outbox(feedback_bytes_max=1_500)
+    wordy = replace(GOT, answer=replace(GOT.answer, reason="very " * 200))
+    outcome = box.answered(*escalated_record(codec), wordy, 1_000)
+    (row,) = labels_in(outcome)
+    assert (row["label"], row.get("reason"), outcome.labels_left_out) == ("negative", None, 0)
+    roomy, codec = outbox(feedback_bytes_max=3_000)
+    (row,) = labels_in(roomy.answered(*escalated_record(codec), wordy, 1_000))
+    assert row["reason"] == "very " * 200
+
+
 def test_a_row_that_does_not_fit_is_left_out_and_counted():
     """The decision stands without it: keeping a label is no reason to lose an outcome."""
     box, codec = outbox(feedback_bytes_max=300)

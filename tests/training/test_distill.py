@@ -15,6 +15,7 @@ import pytest
 from stream_app.codec import encode_feedback
 from stream_app.errors import SettingsError
 from stream_app.training import challenger as challenger_module
+from stream_app.training import distil as distil_module
 from stream_app.training.challenger import make_challenger, taught
 from stream_app.training.distil import certainty
 from stream_app.training.evaluation import answer_rows
@@ -23,11 +24,12 @@ from stream_app.training.gated import gate
 from stream_app.training.gold import gold_of
 from stream_app.training.held_out import LEARNED, HeldOut, dump_held_out, read_held_out
 from stream_app.training.making import TrainingSet
-from stream_app.training.recipe import SHORT_TEXTS
+from stream_app.training.recipe import LONG_TEXTS, SHORT_TEXTS
 from stream_app.training.rows import LabelledRow
 from stream_app.training.train import train_rows
 from stream_app.training.work import NOT_KEPT
 from tests.cli.command import shunt
+from tests.training import test_latent as like
 from tests.training.test_gated import said
 
 OLD = {"negative": ["broken", "flimsy", "bitter", "late"], "positive": ["lovely", "sturdy", "bright", "quick"]}
@@ -100,7 +102,7 @@ def test_the_card_says_what_it_learned_from(repository):
     assert card.startswith("# mood_fast, version 2\n")
     assert "* 120 base rows" in card
     assert re.search(r"\* \d+ labels by gpt-4o-mini", card)
-    assert "answers of its own to unlabelled texts" in card
+    assert "answers of its own and of a second view to unlabelled texts" in card
 
 
 def test_nothing_held_out_is_in_what_it_learned(tmp_path):
@@ -218,6 +220,26 @@ def test_reasons_are_learned_where_they_make_base_rows_likelier(tmp_path, tellin
     card = (challenger.folder / "MODEL_CARD.md").read_text()
     assert ("60 reasons of LLMs, each counting 0.5" in card) == telling
     assert ("not learned: 60 reasons" in card) != telling
+
+
+def test_the_second_view_answers_what_no_label_speaks_of():
+    """Texts of words that only keep company with labelled ones: the model guesses, both views together know."""
+    chosen = random.Random(1)
+    base = [
+        LabelledRow(f"b-{label}-{at}", " ".join([chosen.choice(words[:6]), *chosen.sample(like.NOISE, 10)]), label)
+        for at in range(40)
+        for label, words in zip(("negative", "positive"), like.LIKE, strict=True)
+    ]
+    asked, truth = like.texts(900, known=False, seed=2)
+    given = gate(base, [], [(None, text) for text in asked], "mood", HeldOut()).curriculum
+    run = distil_module._Run(given, LONG_TEXTS, NOT_KEPT, lambda *_: None)
+    first = run.fit((), distil_module._NOTHING, "one", "stage one")
+    strange = like.strange(asked)
+    alone = first.answers(asked).argmax(axis=1) == truth
+    both = run.guesses((), first).labels == truth
+    assert alone[strange].mean() < 0.7
+    assert both[strange].mean() > 0.8
+    assert both.mean() > max(0.97, alone.mean())
 
 
 def test_certainty_is_nothing_for_a_blind_guess_and_one_for_a_sure_answer():

@@ -10,9 +10,10 @@ import pytest
 from stream_app.training import latent
 from stream_app.training.corpus import Characters
 
-LIKE = tuple([f"{kind}{number}" for number in range(12)] for kind in ("good", "bad"))
+WORDS = ["".join(random.Random(number).choices("abcdefghijklmnoprstuvwyz", k=7)) for number in range(124)]
+LIKE = WORDS[:12], WORDS[12:24]
 """Words of one kind stand together; labelled texts have the first half of each alone."""
-NOISE = [f"w{number}" for number in range(100)]
+NOISE = WORDS[24:]
 
 
 def texts(count: int, known: bool, seed: int) -> tuple[list[str], np.ndarray]:
@@ -24,6 +25,11 @@ def texts(count: int, known: bool, seed: int) -> tuple[list[str], np.ndarray]:
         for label in labels.tolist()
     ]
     return made, labels
+
+
+def strange(some: list[str]) -> np.ndarray:
+    """Which have none of the words that labelled texts have."""
+    return np.array([not {*text.split()} & {*LIKE[0][:6], *LIKE[1][:6]} for text in some])
 
 
 def corpus(some: list[str]):
@@ -39,9 +45,8 @@ def test_words_that_no_label_speaks_of_are_placed_by_their_company():
     assert np.linalg.norm(points, axis=1) == pytest.approx(1)
     crossed, told = latent.answers(points, labels, [str(at) for at in range(40)], folds=4, seed=7)
     assert (crossed.shape, told.shape) == ((40, 2), (600, 2))
-    strange = np.array([not {*text.split()} & {*LIKE[0][:6], *LIKE[1][:6]} for text in unknown])
-    assert strange.sum() > 20
-    assert (told.argmax(axis=1) == truth)[strange].mean() > 0.9
+    assert strange(unknown).sum() > 20
+    assert (told.argmax(axis=1) == truth)[strange(unknown)].mean() > 0.9
 
 
 def test_a_seed_gives_the_same_points():
@@ -51,9 +56,11 @@ def test_a_seed_gives_the_same_points():
 
 
 def test_texts_that_share_nothing_have_no_second_view():
-    """Nor have too few."""
-    assert latent.placed(corpus([f"only{at} here{at}" for at in range(40)]), 7) is None
-    assert latent.placed(corpus(["a few words"] * 3), 7) is None
+    """Nor have too few that do."""
+    assert latent.placed(corpus([f"only{at} here{at}" for at in range(400)]), 7) is None
+    sharing = texts(400, known=False, seed=4)[0]
+    assert latent.placed(corpus(sharing), 7) is not None
+    assert latent.placed(corpus(sharing[:40]), 7) is None
 
 
 def test_a_text_without_a_shared_word_is_no_harm():

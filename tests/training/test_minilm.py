@@ -1,15 +1,20 @@
 """MiniLM: what it is shown of a text in training and in serving, and a whole training where torch is installed."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.cli import shunt
 from stream_app.errors import SettingsError, StartError
+from stream_app.training.convert import convert
 from stream_app.training.evaluation import load_scorer
+from stream_app.training.folder import labels_in, weights_sha256_in
 from stream_app.training.making import TrainingSet
 from stream_app.training.minilm import (
     HEAD_TOKENS,
@@ -23,7 +28,7 @@ from stream_app.training.minilm import (
 )
 from stream_app.training.minilm_start import go_on_from
 from stream_app.training.rows import LabelledRow
-from stream_app.training.templates.minilm.scoring import Scorer, weights_sha256
+from stream_app.training.templates.minilm.scoring import GPU_BATCH_TOKENS, Scorer, weights_sha256
 from stream_app.training.train import ModelForm, train_rows
 
 SHIPPED = Path(__file__).parent.parent.parent / "triton_models" / "sentiment_minilm"
@@ -124,6 +129,64 @@ def test_going_on_begins_with_what_is_served() -> None:
     assert logits[:, 1] - logits[:, 0] == pytest.approx(served[:, 1] - served[:, 0], abs=0.7)
 
 
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model in half precision."""
+    pytest.importorskip("torch", reason="needs the train extra")
+    out = tmp_path_factory.mktemp("gpu") / "sentiment_gpu"
+    done = CliRunner().invoke(shunt, ["convert", str(SHIPPED), "--out", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert f'tiers = ["{out.name}"]' in done.output
+    return out
+
+
+def test_half_precision_answers_as_int8_does_but_for_rounding(scorer: Scorer, halved: Path) -> None:
+    """All but the logits are halves; long texts too; and a batch with padding, as a GPU runs it, is the same."""
+    onnx = pytest.importorskip("onnx", reason="needs the train extra")
+    graph = onnx.load(halved / "1" / "model.onnx").graph
+    kinds = Counter(one.data_type for one in graph.initializer if one.data_type != onnx.TensorProto.INT64)
+    assert kinds[onnx.TensorProto.FLOAT16] > 90
+    assert kinds[onnx.TensorProto.INT8] == 0
+    half = Scorer(halved / "1", weights_sha256_in(halved))
+    texts = [b"A joy from start to end.", b"Dull, and far too long.", b"well, " * 700, b"Not bad at all, I must say."]
+    alone = half.log_odds(texts)
+    assert np.diff(alone) == pytest.approx(np.diff(scorer.log_odds(texts)), abs=0.4)
+    half._batch_tokens = GPU_BATCH_TOKENS
+    assert half.log_odds(texts) == pytest.approx(alone, abs=0.02)
+    assert labels_in(halved) == labels_in(SHIPPED)
+    assert (halved / "MODEL_CARD.md").read_text().startswith("> The weights of sentiment_minilm, version 1 (sha-256 ")
+
+
+def test_half_precision_can_be_gone_on_from(halved: Path) -> None:
+    """Weights come back within half precision's step, and what was never trained exactly."""
+    torch = pytest.importorskip("torch", reason="needs the train extra")
+    found, packaged = [], network(torch, 2, Recipe())[0].state_dict()
+    for version in (SHIPPED / "1", halved / "1"):
+        encoder, head = network(torch, 2, Recipe())
+        go_on_from(version, torch, encoder, head)
+        found.append(encoder.state_dict())
+    assert all(torch.allclose(found[1][name], weights, rtol=1e-3, atol=1e-6) for name, weights in found[0].items())
+    frozen = [name for name in packaged if name.startswith(("embeddings.", "encoder.layer.0."))]
+    assert all(torch.equal(found[1][name], packaged[name]) for name in frozen)
+
+
+def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
+    """A fast model, no model, a place that is taken: one line each, and nothing is written."""
+    pytest.importorskip("torch", reason="needs the train extra")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    for folder, out, why in (
+        (SHIPPED.parent / "sentiment_fast", tmp_path / "x", "no minilm"),
+        (tmp_path, tmp_path / "x", "no model folder"),
+        (SHIPPED, taken, "exists"),
+    ):
+        with pytest.raises(SettingsError, match=why):
+            convert(folder, out, "fp16", lambda *_: None)
+    with pytest.raises(SettingsError, match="weights are int8"):
+        train_rows(rows_of(48), task="mood", folder=tmp_path / "m", validation={}, precision="fp16")
+    assert [each.name for each in tmp_path.iterdir()] == ["taken"]
+
+
 @pytest.mark.parametrize(
     ("start", "model", "why"),
     [
@@ -149,8 +212,9 @@ def test_a_minilm_is_trained_and_served(tmp_path: Path) -> None:
     probabilities, known = load_scorer(made.folder).answer([b"A gentle and quiet evening", b"A frantic, loud night"])
     assert probabilities.argmax(1).tolist() == [0, 1]
     assert known.tolist() == [1.0, 1.0]
-    again = {"task": "mood", "model": "minilm", "validation": {}, "start": made.folder}
+    again = {"task": "mood", "model": "minilm", "validation": {}, "start": made.folder, "precision": "fp16"}
     further = train_rows(rows_of(48), folder=tmp_path / "mood_again", **again)
+    assert "fp16 ONNX" in (further.folder / "MODEL_CARD.md").read_text()
     assert made.weights_sha256 in (further.folder / "MODEL_CARD.md").read_text()
     probabilities, _ = load_scorer(further.folder).answer([b"A gentle and quiet evening", b"A frantic, loud night"])
     assert probabilities.argmax(1).tolist() == [0, 1]
