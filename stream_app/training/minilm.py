@@ -166,6 +166,7 @@ def _token_rows(texts: Sequence[str]) -> list[list[int]]:
 def network(torch: Any, label_count: int, recipe: Recipe) -> tuple[Any, Any]:
     """The pre-trained encoder, its lower layers frozen, and a linear head of random weights."""
     transformers: Any = importlib.import_module("transformers")
+    importlib.import_module("transformers.utils.logging").disable_progress_bar()  # a bar of its own for a millisecond
     encoder = transformers.AutoModel.from_pretrained(
         str(encoder_folder()),
         hidden_dropout_prob=0.0,

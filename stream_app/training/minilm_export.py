@@ -7,6 +7,7 @@ precision is for them.
 import importlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,13 +144,15 @@ def _export_plain(torch: Any, encoder: Any, head: Any, path: Path) -> None:
 
     ids, mask = padded(torch, [[2023, 2003], [1037]])
     rows_and_width = {0: "rows", 1: "width"}
-    torch.onnx.export(
-        Classifier().eval(),
-        (ids, mask),
-        path,
-        input_names=["input_ids", "attention_mask"],
-        output_names=["logits"],
-        dynamic_axes={"input_ids": rows_and_width, "attention_mask": rows_and_width, "logits": {0: "rows"}},
-        opset_version=17,
-        dynamo=False,  # the tracing exporter keeps both axes dynamic and makes the smaller graph
-    )
+    with warnings.catch_warnings():  # the tracer's, of constants that are none: lengths and padding are tested
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Classifier().eval(),
+            (ids, mask),
+            path,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_axes={"input_ids": rows_and_width, "attention_mask": rows_and_width, "logits": {0: "rows"}},
+            opset_version=17,
+            dynamo=False,  # the tracing exporter keeps both axes dynamic and makes the smaller graph
+        )
