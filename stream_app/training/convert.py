@@ -9,15 +9,7 @@ import numpy as np
 
 from stream_app.errors import SettingsError
 from stream_app.training import minilm
-from stream_app.training.folder import (
-    MINILM,
-    check_target,
-    kind_in,
-    labels_in,
-    newest_version,
-    weights_sha256_in,
-    write_folder,
-)
+from stream_app.training.folder import MINILM, check_target, held_in, write_folder
 from stream_app.training.gold import Gold
 from stream_app.training.minilm_export import write_served
 from stream_app.training.minilm_start import go_on_from
@@ -36,28 +28,22 @@ def convert(
     cannot be written, ImportError without the `train` extra.
     """
     minilm.require_packages()
-    try:
-        labels, kind, version = labels_in(folder), kind_in(folder), newest_version(folder)
-        sha256 = weights_sha256_in(folder, version)
-    except OSError as error:
-        raise SettingsError(
-            f"{folder} is no model folder ({error})", advice="name one that shunt train wrote"
-        ) from error
-    if not (folder / version / "model.onnx").exists():
+    held = held_in(folder)
+    if not (folder / held.version / "model.onnx").exists():
         raise SettingsError(f"{folder} is no minilm", advice="a fast model needs no other precision")
-    check_target(out, labels, replace=replace_model)
+    check_target(out, held.labels, replace=replace_model)
     torch: Any = importlib.import_module("torch")
-    encoder, head = minilm.network(torch, len(labels), minilm.Recipe())
-    go_on_from(folder / version, torch, encoder, head)
+    encoder, head = minilm.network(torch, len(held.labels), minilm.Recipe())
+    go_on_from(folder / held.version, torch, encoder, head)
     card = (folder / "MODEL_CARD.md").read_text()
     told = (
-        f"> The weights of {folder.name}, version {version} (sha-256 {sha256}), as {precision}. What follows was "
-        "written of those: figures were measured with them.\n\n"
+        f"> The weights of {folder.name}, version {held.version} (sha-256 {held.weights_sha256}), as {precision}. "
+        "What follows was written of those: figures were measured with them.\n\n"
     )
     return write_folder(
         out,
         MINILM,
-        Gold(kind, labels, np.zeros((0, len(labels)), np.int8)),
+        Gold(held.kind, held.labels, np.zeros((0, len(held.labels)), np.int8)),
         lambda written: write_served(torch, encoder, head, written, precision, progress),
         lambda made: _describe(made, told + card),
     )

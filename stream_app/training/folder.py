@@ -156,6 +156,27 @@ def weights_sha256_in(folder: Path, version: str = "1") -> str:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a model folder holds: what it answers, and its newest version."""
+
+    labels: tuple[str, ...]
+    kind: TaskKind
+    version: str
+    weights_sha256: str
+
+
+def held_in(folder: Path) -> Held:
+    """What is in a model folder. Raises SettingsError for a folder that is none."""
+    try:
+        version = newest_version(folder)
+        return Held(labels_in(folder), kind_in(folder), version, weights_sha256_in(folder, version))
+    except OSError as error:
+        raise SettingsError(
+            f"{folder} is no model folder ({error})", advice="name one that shunt train wrote"
+        ) from error
+
+
 def kind_in(folder: Path) -> TaskKind:
     """Whether one label is right or any, as a model folder's config says; one where it says nothing."""
     return TaskKind(_parameters(folder).get("kind", TaskKind.ONE_OF))

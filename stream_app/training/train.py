@@ -16,16 +16,7 @@ from stream_app.training.curve import Curve, learning_curve
 from stream_app.training.curve_plot import write_plot
 from stream_app.training.enough import check_enough
 from stream_app.training.evaluation import AnyOfFigures, Figures, answer_rows, any_of_figures, figures
-from stream_app.training.folder import (
-    FAST,
-    MINILM,
-    check_target,
-    kind_in,
-    labels_in,
-    newest_version,
-    weights_sha256_in,
-    write_folder,
-)
+from stream_app.training.folder import FAST, MINILM, check_target, held_in, newest_version, write_folder
 from stream_app.training.gold import Gold, TaskKind, gold_of
 from stream_app.training.held_out import HeldOut, read_held_out
 from stream_app.training.making import Made, Progress, TrainingSet, make_fast, make_minilm
@@ -219,20 +210,15 @@ def _minilm_recipe(gold: Gold, rows: int, start: Path | None, curve: bool | None
     """Raises SettingsError for a model that cannot be gone on from."""
     if start is None:
         return minilm.Recipe()
-    try:
-        labels, kind, version = labels_in(start), kind_in(start), newest_version(start)
-        sha256 = weights_sha256_in(start, version)
-    except OSError as error:
-        raise SettingsError(
-            f"{start} is no model folder ({error})", advice="name one that shunt train wrote"
-        ) from error
-    if (labels, kind) != (gold.labels, gold.kind):
-        told = f"{start} answers {', '.join(labels)} ({kind}), the rows say {', '.join(gold.labels)} ({gold.kind})"
+    held = held_in(start)
+    if (held.labels, held.kind) != (gold.labels, gold.kind):
+        says = f"the rows say {', '.join(gold.labels)} ({gold.kind})"
+        told = f"{start} answers {', '.join(held.labels)} ({held.kind}), {says}"
         raise SettingsError(told, advice="go on from a model with the rows' labels, or from none")
     if curve:
         advice = "leave the curve out: the model may know the very rows that it would hold out"
         raise SettingsError("a learning curve cannot go on from a model", advice=advice)
-    return minilm.going_on(sha256, rows)
+    return minilm.going_on(held.weights_sha256, rows)
 
 
 def _write(
