@@ -113,3 +113,9 @@ class MembershipLostTooOften(ShuntError):  # noqa: N818 - named for what happene
 
 class DeliveryRefused(ShuntError):  # noqa: N818 - named for what happened
     """The broker refuses an output for good; the message names the topic and, where it is one, the right."""
+
+
+def without_training_packages(error: ImportError) -> StartError:
+    """What a person is told where a package of the `train` extra is missing."""
+    advice = 'install the training packages: pip install "shunt-stream[train]"'
+    return StartError(f"{error.name} is not installed", advice=advice)

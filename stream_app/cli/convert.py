@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from stream_app.errors import StartError
+from stream_app.errors import without_training_packages
 
 
 @click.command()
@@ -22,15 +23,13 @@ from stream_app.errors import StartError
     help="fp16 for graphics cards, int8 for processors.",
 )
 @click.option("--replace", "replace_model", is_flag=True, help="Write over a model of that name.")
-def convert(folder: Path, out: Path, precision: str, *, replace_model: bool) -> None:
+def convert(folder: Path, out: Path, precision: Literal["int8", "fp16"], *, replace_model: bool) -> None:
     """Write the minilm in FOLDER in another precision, as a model folder of its own."""
     try:
         from stream_app.training.convert import convert as convert_folder  # noqa: PLC0415 - its packages are an extra
 
-        precise = "fp16" if precision == "fp16" else "int8"
-        sha256 = convert_folder(folder, out, precise, lambda *_: None, replace_model=replace_model)
+        sha256 = convert_folder(folder, out, precision, lambda *_: None, replace_model=replace_model)
     except ImportError as error:
-        advice = 'install the training packages: pip install "shunt-stream[train]"'
-        raise StartError(f"{error.name} is not installed", advice=advice) from error
+        raise without_training_packages(error) from error
     click.echo(f"{out}: {precision}, sha-256 {sha256}")
     click.echo(f'Next: load it into Triton, then shunt calibrate with tiers = ["{out.name}"]')

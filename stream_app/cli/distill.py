@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stream_app.cli.configured import config_option
-from stream_app.errors import SettingsError, StartError
+from stream_app.errors import SettingsError, without_training_packages
 from stream_app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ def _gated(given: Given, task: str) -> Gated:
     try:
         from stream_app.training.gated import gate  # noqa: PLC0415 - its packages are an extra
     except ImportError as error:
-        advice = 'install the training packages: pip install "shunt-stream[train]"'
-        raise StartError(f"{error.name} is not installed", advice=advice) from error
+        raise without_training_packages(error) from error
     from stream_app.training.feedback_rows import read_feedback  # noqa: PLC0415 - beside what stands above
     from stream_app.training.held_out import HeldOut, read_held_out  # noqa: PLC0415 - as above
 

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from stream_app.errors import StartError
+from stream_app.errors import without_training_packages
 
 if TYPE_CHECKING:
     from stream_app.training.evaluation import AnyOfFigures
@@ -97,8 +97,7 @@ def _train(files: tuple[Path, ...], *, kind: str | None, **options: Any) -> Trai
         from stream_app.training.gold import TaskKind  # noqa: PLC0415 - beside what follows
         from stream_app.training.train import train as train_files  # noqa: PLC0415 - its packages are an extra
     except ImportError as error:
-        advice = 'install the training packages: pip install "shunt-stream[train]"'
-        raise StartError(f"{error.name} is not installed", advice=advice) from error
+        raise without_training_packages(error) from error
     return train_files(files, kind=None if kind is None else TaskKind(kind), **options)
 
 

@@ -65,13 +65,14 @@ def _stored(file: Path) -> dict[str, _Stored]:
     tensors = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     found = dict[str, _Stored]()
     for node in graph.node:
-        if node.op_type == "MatMulInteger" and node.input[1] in tensors:
-            layer = _LAYER.sub("", node.name).strip("/").replace("/", ".")
+        if node.op_type not in {"MatMulInteger", "MatMul"} or node.input[1] not in tensors:
+            continue
+        layer = _LAYER.sub("", node.name).strip("/").replace("/", ".")
+        if node.op_type == "MatMulInteger":
             whole = _unpacked(tensors, node.input[1].removesuffix("_quantized"))
             step = whole.step.reshape(-1, 1)  # one, or one for each of the layer's outputs
             found[f"{layer}.weight"] = _Stored(np.ascontiguousarray(whole.values.T), step)
-        elif node.op_type == "MatMul" and node.input[1] in tensors:
-            layer = _LAYER.sub("", node.name).strip("/").replace("/", ".")
+        else:
             found[f"{layer}.weight"] = _halved(np.ascontiguousarray(tensors[node.input[1]].T))
     for name, values in tensors.items():
         if name.startswith(("encoder.", "head.")) and values.dtype == np.float16:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from stream_app.errors import SettingsError, StartError
+from stream_app.errors import SettingsError, without_training_packages
 from stream_app.training import minilm
 from stream_app.training.card import Described, model_card
 from stream_app.training.curve import Curve, learning_curve
@@ -186,8 +186,7 @@ def _require_packages() -> None:
     try:
         minilm.require_packages()
     except ImportError as error:
-        advice = 'install the training packages: pip install "shunt-stream[train]"'
-        raise StartError(f"{error.name} is not installed", advice=advice) from error
+        raise without_training_packages(error) from error
 
 
 def _make(
