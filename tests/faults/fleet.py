@@ -172,19 +172,18 @@ class Fleet:
         return status, took_s
 
     def end(self, within_s: float = 60.0) -> dict[str, int]:
-        """SIGTERM to all; their exit statuses."""
+        """SIGTERM to all that are to run: their exit statuses (not of those that were told to `leave` before)."""
         self._over.set()
         if self._watching is not None:
             self._watching.join()
-        for worker in self.workers.values():
+        staying = {name: worker for name, worker in self.workers.items() if worker.wanted}
+        for worker in staying.values():
             worker.wanted = False
             if worker.running:
                 worker.process.send_signal(signal.SIGCONT)
                 worker.process.terminate()
         deadline = time.monotonic() + within_s
-        return {
-            name: worker.process.wait(max(1.0, deadline - time.monotonic())) for name, worker in self.workers.items()
-        }
+        return {name: worker.process.wait(max(1.0, deadline - time.monotonic())) for name, worker in staying.items()}
 
     def abandon(self) -> None:
         """Kills whatever is left."""
