@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_app.histograms import LATENCY_BUCKETS_S
 from stream_app.logs import masked, set_up_logging
-from stream_app.telemetry import LATENCY_BUCKETS_S, Metrics
+from stream_app.telemetry import Metrics
 
 
 class Clock:
