@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 import uuid
@@ -17,6 +18,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import InvalidReplicationFactorError
 
 from stream_app.kafka.connection import Connection
+from stream_app.local.jars import user_cache_dir
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.stack import Stack
 from stream_app.settings import Kafka
@@ -38,6 +40,9 @@ ALONE = (
 FENCED_S = 60.0
 
 T = TypeVar("T")
+
+# What fast models compile is shared: with Triton's models, and between those who run tests side by side.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(user_cache_dir() / "numba"))
 
 hypothesis.settings.register_profile(
     "untimed", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -36,14 +36,29 @@ def kind(character: str) -> int:
     return int(TABLES[0][code])
 
 
+def ignored_before(text: str) -> list[int]:
+    """Before which of the characters that count something stands that does not: it ends a number, and a tag."""
+    gaps, count, gap = [], 0, False
+    for each in text:
+        if kind(each) == scoring.IGNORED:
+            gap = True
+            continue
+        if gap:
+            gaps.append(count)
+        count, gap = count + 1, False
+    return gaps
+
+
 def plain_tokens(text: str) -> list[tuple[str, bool]]:
     """Tokens and whether each is a word, by regular expressions over marked characters."""
-    read = folded(text)
+    written, read = text, folded(text)
     text = "".join(character for character, _, _ in read)
     marks = "".join("_lds?i"[its] for _, its, _ in read)
+    gaps = ignored_before(written)
     found: list[tuple[str, bool]] = []
     at = 0
     while at < len(text):
+        as_written = text[at : next((gap for gap in gaps if gap > at), None)]
         word = re.match(r"l+", marks[at:])
         if word:
             end = at + word.end()
@@ -52,11 +67,11 @@ def plain_tokens(text: str) -> list[tuple[str, bool]]:
                 end += re.match(r"l*", marks[end:]).end()
             found.append((text[at:end], True))
         elif marks[at] == "d":
-            end = at + re.match(r"[0-9]+(\.[0-9]+)?/[0-9]+|[0-9]+", text[at:], re.ASCII).end()
+            end = at + re.match(r"[0-9]+(\.[0-9]+)?/[0-9]+|[0-9]+", as_written, re.ASCII).end()
             found.append((text[at:end], False))
         elif marks[at] == "_":
             end = at + 1
-        elif tag := re.match(r"<[bB][rR] ?/?>", text[at:]):
+        elif tag := re.match(r"<[bB][rR] ?/?>", as_written):
             end = at + tag.end()
             found.append(("\n", False))
         else:
@@ -84,7 +99,8 @@ def compiled_tokens(data: bytes) -> list[tuple[int, bool]]:
     return [(int(token), bool(word)) for token, word in zip(tokens[:count], is_word[:count], strict=True)]
 
 
-TEXTS = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("aB'’9./< \n>brBR/7é中👍")), max_size=60)
+CHARACTERS = st.one_of(st.characters(codec="utf-8"), st.sampled_from("aB'’9./< \n>brBR/7é中👍\u200b"))
+TEXTS = st.text(CHARACTERS, max_size=60)
 
 
 @settings(deadline=None, max_examples=400)

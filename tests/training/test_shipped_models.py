@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -110,6 +113,24 @@ def test_shipped_models_stay_small() -> None:
     """All that is shipped fits in 40 MB: a clone must not take longer than the demo."""
     files = [path for path in MODELS.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in files) < WEIGHTS_MB_MAX * 1_000_000
+
+
+def test_what_one_model_compiled_no_other_compiles_again(tmp_path: Path) -> None:
+    """A second model folder, such as a challenger's, finds all in the cache that the first one filled."""
+    cache = Path(os.environ["NUMBA_CACHE_DIR"])
+    code = (
+        "import pathlib, sys; place, sha256 = sys.argv[1:]; sys.path.insert(0, place); import scoring; "
+        "scoring.Scorer(pathlib.Path(place), sha256)"
+    )
+    kept = []
+    for name in ("one", "another"):
+        shutil.copytree(MODELS / "toxicity_fast", tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        place = tmp_path / name / "1"
+        subprocess.run([sys.executable, "-c", code, str(place), weights_sha256_in(tmp_path / name)], check=True)
+        assert not list(place.rglob("*.nb?"))
+        kept.append({path: path.stat().st_mtime_ns for path in cache.rglob("scoring.*.nb?")})
+    assert len(kept[0]) > 20
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("text", FOREIGN)

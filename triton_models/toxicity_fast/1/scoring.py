@@ -3,23 +3,41 @@
 This file is copied into every fast model's folder and stands alone: numpy and numba are all it needs.
 
 Tokens, lower-cased: a run of letters with inner apostrophes, a rating such as 7/10 or 7.5/10, a run
-of digits, a line-break tag, one ideograph, or one other visible character. Bytes that are not UTF-8
-count as U+FFFD, one each. Features are word 1-3-grams (and, where asked, the 3-5-grams of a word's
+of digits, a line-break tag, one ideograph, or one other visible character. Characters that only shape
+the text, such as a zero-width space, are passed over in a word, and end a number or a tag. Bytes that are
+not UTF-8 count as U+FFFD, one each. Features are word 1-3-grams (and, where asked, the 3-5-grams of a word's
 characters), hashed to FEATURE_BITS. A text's score is the sum of its distinct known features'
 weights over sqrt(count + 1), as in NB-SVM (Wang and Manning, 2012) with one common norm; the same is
 taken over parts of the text and, where asked, over its sentences, of which what matters in sum is kept;
 a small linear layer turns the scores into log-odds.
 """
 
+import fcntl
+import functools
 import hashlib
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import config, njit
+from numba.core import caching
 
 ONE_OF, ANY_OF = "one_of", "any_of"
+
+if hasattr(caching, "UserProvidedCacheLocator"):  # numba before 0.68 compiles for each model folder
+
+    class ByContent(caching.UserProvidedCacheLocator):
+        """Where NUMBA_CACHE_DIR is set, compiled code stands there by this file's content: fast models share it."""
+
+        @classmethod
+        def get_suitable_cache_subpath(cls, py_file: str) -> str:
+            """The folder in NUMBA_CACHE_DIR."""
+            return hashlib.sha256(Path(py_file).read_bytes()).hexdigest()
+
+    config.CACHE_LOCATOR_CLASSES = f"{__name__}.ByContent,InTreeCacheLocator,UserWideCacheLocator"
 
 SPACE, LETTER, DIGIT, SYMBOL, IGNORED, IDEOGRAPH = range(6)
 FEATURE_BITS = 26
@@ -57,8 +75,9 @@ SQUASH_STEPS = np.float32(20)
 _SEGMENTS, _SENTENCES = len(SEGMENTS), len(SENTENCES)
 
 
+@functools.cache
 def character_tables() -> tuple[Any, Any]:
-    """The kind of each code point below PLANES_END, and the code point it is folded to."""
+    """The kind of each code point below PLANES_END, and the one it is folded to: made once, not to be written to."""
     kinds = np.empty(PLANES_END, np.uint8)
     folds = np.arange(PLANES_END, dtype=np.uint32)
     for code in range(PLANES_END):
@@ -618,12 +637,16 @@ class Scorer:
         """Load the weights in `folder`, raising WeightsMismatchError unless their sha-256 is `sha256`.
 
         `settings` may give `kind`: one_of (the default), or any_of for independent probabilities. The first load
-        compiles (cached on disk beside this file, else in the user's cache folder).
+        compiles (kept in NUMBA_CACHE_DIR where that is set, else beside this file or in the user's cache folder).
         """
         self._kind = (settings or {}).get("kind", ONE_OF)
         found = weights_sha256(folder)
         if found != sha256:
             raise WeightsMismatchError(f"{folder} has sha-256 {found}, the config names {sha256}")
+        with _compiled_once():
+            self._load(folder)
+
+    def _load(self, folder: Path) -> None:
         with np.load(folder / self.FILES[0]) as weights:
             self._layer = tuple(weights[name] for name in ("experts", "expert_bias", "gate", "gate_bias"))
             labels = weights["weights"].shape[1] - self._layer[2].shape[0]
@@ -642,6 +665,25 @@ class Scorer:
         labels = parts.shape[2] - gates
         flat, gate_scores = parts[:, :, :labels].reshape(len(texts), -1), parts[:, 0, labels:]
         return probabilities(flat, gate_scores, *self._layer, self._kind).astype(np.float32), known
+
+
+@contextmanager
+def _compiled_once() -> Iterator[None]:
+    """Of the models that are first loaded side by side one compiles; the others wait, and find it done."""
+    place = Path(config.CACHE_DIR or ".") / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if not config.CACHE_DIR or (place / "done").exists():
+        yield
+        return
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = (place / "lock").open("w")
+    except OSError:  # numba looks for another place too
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        (place / "done").touch()
 
 
 def weights_sha256(folder: Path) -> str:
