@@ -30,6 +30,7 @@ def event(confidence: float, **more) -> PastEvent:
     plain = PastEvent(
         label="positive",
         confidence=confidence,
+        doubt=1 - confidence,
         cut=0.8,
         tier=0,
         policy="p@1",
