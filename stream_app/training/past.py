@@ -30,12 +30,13 @@ AuditKey = tuple[str, str]
 class PastEvent:
     """One event's answer to one task.
 
-    `label` and `confidence` are the small model's: of a task of which any label may be right, all that apply, and how
-    sure it is of what it is least sure of. `doubt` is the chance by its probabilities that `label` is wrong, `cut` what
-    was held against (the highest of several, infinite where a label is never accepted), `tier` the place of the tier
-    that gave it in the task's tiers (None: not one of those). `others_asked` where another task of the event was put
-    to the LLM. `usages` are the calls of the event. `llm` is what the LLM lane answered, `audit` what an audit said,
-    `human` what a person did: None where none did, and an empty tuple where none of the labels applies.
+    `label` and `confidence` are the small model's: of a task of which any label may be right, all that apply, and
+    how sure it is of the one that it is least sure of. `doubt` is the chance, by its probabilities, that `label` is
+    wrong. `cut` is what was held against: the highest of several, infinite where one is never accepted. `tier` is
+    the place of the tier that gave the answer in the task's tiers (None: not one of those). `others_asked` where
+    another task of the event was put to the LLM. `usages` are the calls of the event. `llm` is what the LLM lane
+    answered, `audit` what an audit said, `human` what a person did: None where none did, an empty tuple where none
+    of the labels applies.
     """
 
     label: Said

@@ -196,6 +196,20 @@ def by_llm(made, label: str, **more):
     return msgspec.structs.replace(made, decided_by="llm", answers={"sentiment": answer}, usage=usage(0.01), **more)
 
 
+def test_the_small_answer_is_the_one_that_was_decided():
+    """Where errors cost differently that is not the likeliest label: what the decision says is held against cuts."""
+    made = small(1, 0.8)
+    dear = msgspec.structs.replace(made.answers["sentiment"], label="negative", confidence=0.2)
+    answered = by_llm(small(2, 0.7), "positive").answers["sentiment"]
+    votes = {"fast:1": "negative", "gpt": "positive"}
+    past = PastDecisions()
+    past.add(msgspec.structs.replace(made, answers={"sentiment": dear}))
+    asked = msgspec.structs.replace(answered, votes=votes)
+    past.add(msgspec.structs.replace(small(2, 0.7), decided_by="llm", answers={"sentiment": asked}))
+    found = {(one.label, one.confidence, one.wrong) for one in past.events("sentiment", TIERS, {})}
+    assert found == {("negative", 0.2, None), ("negative", 0.3, True)}
+
+
 def test_decisions_are_folded_by_record():
     """Finals, late answers and people's verdicts come to one event each; provisional ones and old ones to none."""
     past = PastDecisions(since_ms=NOW_MS)

@@ -246,7 +246,7 @@ def test_two_tiers_bounds_hold_what_the_other_cut_really_does(new, own):
     there = router_of(*(replace(tier, threshold=new, label_thresholds=()) for tier in tiers))
     really = routed_by(there, first, both)
     assert found.coverage.low - 1e-9 <= really.accepted.mean() <= found.coverage.high + 1e-9
-    assert 0 < found.coverage.low
+    assert found.coverage.low > 0
     assert found.coverage.high - found.coverage.low < 0.5
 
 
@@ -262,7 +262,7 @@ def test_a_label_that_is_never_accepted_bounds_nothing():
 
 
 def test_what_confidence_expects_is_of_whole_sets():
-    """Each label may be wrong: the error that is expected is that of any of them, and comes near where it is honest."""
+    """Each label may be wrong: the error expected is that of any of them, and comes near where it is honest."""
     truth, _, both = world(4_000, 5)
     router = router_of(AnyOfTier((FAST,), (1.0,), 0.7))
     routed = routed_by(router, both)
