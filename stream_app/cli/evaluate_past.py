@@ -128,13 +128,7 @@ def _task(settings: Settings, name: str | None) -> Task:
         raise SettingsError(f"there are {len(by_name)} tasks", advice=f"say --task {' or --task '.join(by_name)}")
     if name is not None and name not in by_name:
         raise SettingsError(f"there is no task {name}", advice=f"there is {', '.join(by_name)}")
-    task = settings.tasks[0] if name is None else by_name[name]
-    if task.kind == "any_of":
-        raise SettingsError(
-            f"task {task.name} is of kind any_of: other cuts are held against answers of one label",
-            advice="measure it on labelled rows: shunt evaluate FILE",
-        )
-    return task
+    return settings.tasks[0] if name is None else by_name[name]
 
 
 async def _read(settings: Settings, task: Task, asked: PastOptions) -> list[PastEvent]:
@@ -155,10 +149,10 @@ async def _read(settings: Settings, task: Task, asked: PastOptions) -> list[Past
     return past.events(task.name, task.tiers, await _audits(connection, task.name), asked.limit)
 
 
-async def _audits(connection: Connection, task: str) -> dict[AuditKey, str]:
+async def _audits(connection: Connection, task: str) -> dict[AuditKey, Said]:
     """What audits of the task came to, where the pipeline has any."""
     topic = connection.kafka.names.audit_results
-    found: dict[AuditKey, str] = {}
+    found: dict[AuditKey, Said] = {}
     if topic not in await connection.topics([topic]):
         return found
     async with aclosing(read_topic(connection, topic, to_end=True)) as batches:
@@ -168,7 +162,7 @@ async def _audits(connection: Connection, task: str) -> dict[AuditKey, str]:
                     audit = _decode_audit(record.value or b"")
                 except msgspec.DecodeError:
                     continue
-                if audit.task == task and isinstance(audit.label, str):
+                if audit.task == task and audit.label is not None:
                     found[audit.source.ref, audit.by] = audit.label
     return found
 

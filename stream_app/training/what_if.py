@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from stream_app.training.rounding import to_six_digits
 from stream_app.training.shares import share
 
 if TYPE_CHECKING:
@@ -93,22 +96,24 @@ def _highest_cuts(events: Sequence[PastEvent]) -> dict[str | None, float]:
     """By policy: no label's cut was higher, so that an earlier tier which passed an event on was below it."""
     highest: dict[str | None, float] = {}
     for event in events:
-        if event.cut is not None:
-            highest[event.policy] = max(event.cut, highest.get(event.policy, 0.0))
+        highest[event.policy] = max(event.cut, highest.get(event.policy, 0.0))
     return highest
 
 
 def _fate(event: PastEvent, threshold: float | None, tiers: int, highest: dict[str | None, float]) -> Fate:
-    """Where an event goes. Out of domain it is escalated at any cut."""
+    """Where an event goes. Out of domain it is escalated at any cut.
+
+    The cut is compared as confidences are published, so that one which equals it reaches it, as in the router.
+    """
     if threshold is None:
         return Fate.ACCEPTED if event.because is None else Fate.ESCALATED
     if event.because == "out_of_domain":
         return Fate.ESCALATED
-    sure = event.confidence >= threshold
+    sure = event.confidence >= to_six_digits(np.float32(threshold))
     if tiers == 1:
         return Fate.ACCEPTED if sure else Fate.ESCALATED
     # Tiers before this one had passed it on at the old cut, and so do at a higher one.
-    alone = event.tier == 0 or (event.tier is not None and threshold >= highest.get(event.policy, 1.0))
+    alone = event.tier == 0 or (event.tier is not None and threshold >= highest[event.policy])
     if sure:
         return Fate.ACCEPTED if alone else Fate.ACCEPTED_BY_ANOTHER
     return Fate.ESCALATED if alone and event.tier == tiers - 1 else Fate.UNKNOWN
@@ -160,7 +165,7 @@ def _error(events: Sequence[tuple[PastEvent, Fate]]) -> IfError:
     wrong = sum(event.wrong is True for event in known)
     rows = len(taken) + len(by_another)
     audited, audited_between = _by_audits(taken, by_another, wrong)
-    doubt = sum(1 - event.confidence for event in open_)
+    doubt = sum(event.doubt for event in open_)
     return IfError(
         accepted=rows,
         known=len(known),
@@ -191,7 +196,7 @@ def _by_audits(
     unseen = sum(event.wrong is None for event in were_accepted)
     others = [event for event in taken if event.because is not None and event.wrong is None] + list(by_another)
     rows = len(taken) + len(by_another)
-    doubt = sum(1 - event.confidence for event in others)
+    doubt = sum(event.doubt for event in others)
     return (
         (wrong + (found.share or 0.0) * unseen + doubt) / rows,
         Between((wrong + found.low * unseen) / rows, (wrong + found.high * unseen + len(others)) / rows),

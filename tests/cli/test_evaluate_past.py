@@ -17,6 +17,7 @@ from stream_app.cli import shunt as shunt_in_process
 from stream_app.errors import SettingsError
 from tests.cli.command import command, environment, shunt
 from tests.kafka.reading import produce, read_all
+from tests.messages.test_schemas import SCHEMAS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,6 +171,47 @@ def test_which_decisions_are_looked_at(pipelines: dict[float, Ran]) -> None:
     none = run(folder, "evaluate", "--from-topic", "--since", "2199-01-01")
     assert isinstance(none.exception, SettingsError)
     assert "no decision about sentiment" in none.exception.one_line()
+
+
+def test_labels_of_which_any_may_be_right(stack: Stack, tmp_path: Path) -> None:
+    """The cut is that of every label; an empty list is an answer, of the model, of an audit and of a person."""
+    topic = f"past-{uuid.uuid4().hex[:8]}"
+    (tmp_path / "shunt.toml").write_text(
+        f'[kafka]\nbootstrap_servers = "{stack.bootstrap_servers}"\ninput_topic = "{topic}"\ngroup = "{topic}"\n'
+        '[[tasks]]\nname = "trouble"\nkind = "any_of"\ntiers = ["trouble_fast"]\nthreshold = 0.9\n'
+        '[[llm.endpoints]]\nbase_url = "http://127.0.0.1:9"\nmodel = "big"\n'
+    )
+    assert run(tmp_path, "topics", "create", "--partitions", "1").exit_code == 0
+    insult = json.loads((SCHEMAS / "samples/decision/good-final-any-of.json").read_bytes())
+    finals = [{**insult, "source": {**insult["source"], "offset": n}} for n in range(4)]
+    small = insult["answers"]["trouble"]
+    nothing = {**small, "label": [], "confidence": 0.7, "escalated_because": "unsure", "certified": False}
+    nothing["probabilities"] = {"insult": 0.3, "spam": 0.1, "threat": 0.0}
+    asked_llm = {**nothing, "confidence": None, "decided_by": "llm", "model": "big", "certified": None}
+    asked_llm["votes"] = {"trouble_fast:1": [], "big": []}
+    finals[3] |= {"decided_by": "llm", "certified": None, "answers": {"trouble": asked_llm}}
+    by_person = {
+        **small,
+        "label": [],
+        "confidence": None,
+        "decided_by": "human",
+        "model": "person",
+        "certified": None,
+    }
+    verdict = {**finals[0], "kind": "correction", "revision": 1, "replaces": 0, "decided_by": "human"}
+    verdict |= {"certified": None, "answers": {"trouble": by_person}}
+    records = [json.dumps(one).encode() for one in (*finals, verdict)]
+    produce(stack.bootstrap_servers, f"{topic}-decisions", records)
+    audits = [
+        {"task": "trouble", "by": "llm", "label": label, "source": finals[n]["source"]}
+        for n, label in enumerate((["insult"], [], None))
+    ]
+    produce(stack.bootstrap_servers, f"{topic}-audit-results", [json.dumps(one).encode() for one in audits])
+    now, lower, higher = asked(tmp_path, "--threshold", "0.7", "--threshold", "0.96")["cuts"]
+    assert (now["coverage"]["low"], now["error"]["by_people"], now["error"]["by_audit"]) == (3 / 4, 1, 1)
+    assert (now["error"]["known"], now["error"]["wrong"]) == (2, 2)
+    assert (lower["coverage"]["low"], lower["error"]["by_llm"], lower["error"]["wrong"]) == (1, 1, 2)
+    assert (higher["coverage"]["high"], higher["error"]["accepted"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -236,14 +236,12 @@ def test_feedback_rows_train_as_they_are(tmp_path):
     assert recorded.yes == ("insult", "threat")
 
 
-@pytest.mark.parametrize("option", [["--live"], ["--from-topic"]])
-def test_what_is_of_one_label_is_refused(tmp_path, option):
-    """`--live` and `--from-topic` say in one line that they are of tasks with one right label."""
+def test_what_is_of_one_label_is_refused(tmp_path):
+    """`--live` says in one line that it is of tasks with one right label."""
     settings = '[[tasks]]\nname = "trouble"\nkind = "any_of"\ntiers = ["trouble_fast"]\ntarget_error = 0.05\n'
     (tmp_path / "shunt.toml").write_text(settings)
     (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "a", "labels": {"trouble": []}}) + "\n")
     policy = str(SCHEMAS / "samples/policy/good-any-of.json")
-    given = ["rows.jsonl", "--policy", policy] if option == ["--live"] else []
-    ran = shunt("evaluate", *given, *option, cwd=tmp_path, OPENAI_API_KEY="x")
+    ran = shunt("evaluate", "rows.jsonl", "--policy", policy, "--live", cwd=tmp_path, OPENAI_API_KEY="x")
     assert ran.status == 2, ran
     assert "any_of" in ran.err

@@ -30,6 +30,7 @@ def event(confidence: float, **more) -> PastEvent:
     plain = PastEvent(
         label="positive",
         confidence=confidence,
+        doubt=1 - confidence,
         cut=0.8,
         tier=0,
         policy="p@1",
@@ -193,6 +194,20 @@ def by_llm(made, label: str, **more):
         votes={made.answers["sentiment"].model: "positive", "gpt": label},
     )  # fmt: skip
     return msgspec.structs.replace(made, decided_by="llm", answers={"sentiment": answer}, usage=usage(0.01), **more)
+
+
+def test_the_small_answer_is_the_one_that_was_decided():
+    """Where errors cost differently that is not the likeliest label: what the decision says is held against cuts."""
+    made = small(1, 0.8)
+    dear = msgspec.structs.replace(made.answers["sentiment"], label="negative", confidence=0.2)
+    answered = by_llm(small(2, 0.7), "positive").answers["sentiment"]
+    votes = {"fast:1": "negative", "gpt": "positive"}
+    past = PastDecisions()
+    past.add(msgspec.structs.replace(made, answers={"sentiment": dear}))
+    asked = msgspec.structs.replace(answered, votes=votes)
+    past.add(msgspec.structs.replace(small(2, 0.7), decided_by="llm", answers={"sentiment": asked}))
+    found = {(one.label, one.confidence, one.wrong) for one in past.events("sentiment", TIERS, {})}
+    assert found == {("negative", 0.2, None), ("negative", 0.3, True)}
 
 
 def test_decisions_are_folded_by_record():
