@@ -137,7 +137,7 @@ def confidence_against_right(
 ) -> str:
     """The reliability diagram: on the diagonal a confidence means what it says.
 
-    With `any_of` it is of the label that is least sure, and what is right is the whole text: no error of a calibration.
+    With `any_of` the confidence is of the least sure label and the whole text is right: no error of a calibration.
     """
     with Sheet(NARROW, name) as sheet:
         axes = sheet.axes

@@ -87,13 +87,15 @@ class TaskReport:
 def panels(made: Calibrated, asked: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Which LLMs are asked together: those that the calibration was told of, then each other one by itself.
 
-    Only those that test rows have recorded answers of. Where any label may be right each is by itself: there are no
-    second opinions.
+    Only those that test rows have recorded answers of, and of the others only those that answered this task's
+    question: rows may serve several tasks. Where any label may be right each is by itself, since no second opinion
+    is asked for then.
     """
-    found = dict.fromkeys(name for row in made.test for name, _ in row.llm)
+    told = [(name, row.code_of(said, made.task.labels) is not None) for row in made.test for name, said in row.llm]
+    found, answering = {name for name, _ in told}, {name for name, answered in told if answered}
     first = tuple(name for name in asked if name in found)
     together = [(name,) for name in first] if made.task.kind == "any_of" else [first] if first else []
-    return (*together, *((name,) for name in sorted(found) if name not in first))
+    return (*together, *((name,) for name in sorted(answering.difference(first))))
 
 
 def task_report(
