@@ -38,7 +38,7 @@ OTHER = "</script><script>document.title='owned'</script>"
 
 
 def calibrated(terms=TERMS, *, nonsense: bool = False) -> tuple[Calibrated, Scores]:
-    """3,000 texts of several lengths with two LLMs' answers, and their scores; `nonsense` are those of other texts."""
+    """3,000 texts of several lengths with two LLMs' answers, and scores: their own, or (`nonsense`) others'."""
     file, scores = sample(3_000, 7)
     scores = scores.rows(np.arange(3_000)[:: -1 if nonsense else 1])
     rows = tuple(
