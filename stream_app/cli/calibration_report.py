@@ -39,10 +39,6 @@ def write_report(path: Path | None, policy: Policy, made: Mapping[str, Calibrate
     reports = [
         task_report(name, policy.ref, calibrated, panels(calibrated, terms.llms), terms.prices)
         for name, calibrated in made.items()
-        if calibrated.seen is not None
     ]
-    if not reports:
-        click.echo("No report was written: it shows tasks of kind one_of alone")
-        return
     path.write_text(page(f"calibration of {policy.ref}", policy.made_at, reports), "utf-8")
     click.echo(f"Its report is {path}")

@@ -17,36 +17,32 @@ from stream_app.routing.decide import Knots, Routed, TaskRouter, Tier
 from stream_app.routing.domain import Scripts
 from stream_app.routing.label_sets import marks_of
 from stream_app.routing.models import IndexArray, Scores, ServedModel
-from stream_app.routing.policy import Domain, TaskPolicy
-from stream_app.routing.promises import ErrorAtMost
+from stream_app.routing.policy import TaskPolicy
+from stream_app.routing.promises import ErrorAtMost, Promise
 from stream_app.settings import Task
-from stream_app.training.cut import Cut, Judged, certified_cut, cuts_of
+from stream_app.training.cut import Judged, certified_cut, cuts_of
 from stream_app.training.cutting import Cutting
 from stream_app.training.disagreement import llm_disagreement
-from stream_app.training.fitted import Terms, divide, names_of
+from stream_app.training.evidence import Evidence
+from stream_app.training.fitted import Divided, Terms, divide, names_of
 from stream_app.training.promised import certificate
 from stream_app.training.recorded import RecordedFile, RecordedRow
 from stream_app.training.scoring import route_scored
-from stream_app.training.split import Parts, refuse_too_few
+from stream_app.training.split import refuse_too_few
 from stream_app.training.task_policy import measured, sample_of, tier_policy
 from stream_app.training.tier_fit import worthwhile_knots
 from stream_app.training.traffic import traffic_of
-
-RIGHT, WRONG = 0, 1
-"""All that counts of a text's answer: so two labels stand for however many sets there are."""
+from stream_app.training.whole_texts import CODES, graded
 
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """A task's rows, each with one use, and its tiers, fitted and cut. `cut` is None where nothing is certified."""
+    """A task's rows, each with one use, and its tiers, fitted and cut."""
 
-    labels: tuple[str, ...]
-    rows: Sequence[RecordedRow]
-    truth: IndexArray
-    parts: Parts
-    domain: Domain
+    divided: Divided
+    promises: Sequence[Promise]
+    cutting: Cutting
     tiers: Sequence[Tier]
-    cut: Cut | None
 
 
 def calibrate_any_of(
@@ -55,25 +51,27 @@ def calibrate_any_of(
     served: Mapping[str, ServedModel],
     scores: Mapping[str, Scores],
     terms: Terms,
-) -> tuple[TaskPolicy, Sequence[RecordedRow], Routed]:
-    """One task's policy, its test rows and how they are routed. `scores` are of all files' rows, in order.
+) -> tuple[TaskPolicy, Sequence[RecordedRow], Routed, Evidence]:
+    """One task's policy, its test rows, how they are routed, and what it was made from.
+
+    `scores` are of all files' rows, in order.
 
     With probability 1 - delta over such samples at most `task.target_error` of the accepted texts have any label
     wrong. Raises SettingsError where the sample is too small to certify that, with the number needed.
     """
     fitted = _fit(task, files, served, scores, terms)
-    parts, labels, truth, tiers = fitted.parts, fitted.labels, fitted.truth, fitted.tiers
+    divided, tiers, cut = fitted.divided, fitted.tiers, fitted.cutting.cut
+    parts, labels, truth = divided.parts, divided.labels, divided.truth
     test, routed = _routed(task, fitted, scores, parts.test)
     fresh = _routed(task, fitted, scores, np.concatenate([parts.certification, parts.test]))
-    promises = [ErrorAtMost(task.target_error or 0.0)]
     made = TaskPolicy(
         kind="any_of",
         labels=labels,
         tiers=tuple(tier_policy(tier, labels) for tier in tiers),
         target_error=task.target_error,
         reference="human",
-        certificate=None if fitted.cut is None else certificate(task, fitted.cut, promises, labels, terms.delta),
-        domain=fitted.domain,
+        certificate=None if cut is None else certificate(task, cut, fitted.promises, labels, terms.delta),
+        domain=divided.domain,
         sample=sample_of(files, parts, truth, labels, any_of=True),
         measured=measured(routed, truth[parts.test], len(tiers), any_of=True),
         made_at=terms.made_at,
@@ -82,7 +80,8 @@ def calibrate_any_of(
             _routed(task, fitted, scores, parts.calibration)[1], fresh[1], labels, held=False, any_of=True
         ),
     )
-    return made, test, routed
+    evidence = Evidence.of(divided, fitted.promises, fitted.cutting, tiers, scores, terms.delta, any_of=True)
+    return made, test, routed, evidence
 
 
 def _fit(
@@ -106,12 +105,12 @@ def _fit(
             f"task {task.name}: {' and '.join(task.models)} answer every text with the same labels",
             advice="train a model that tells the labels apart, or give it more texts that have them",
         )
-    answers = [Judged(np.where(sets == truth, RIGHT, WRONG), confidence) for _, sets, confidence in judged]
-    cuts = cuts_of(answers, used, np.zeros(2))
-    promises = [ErrorAtMost(target)]
-    cut = certified_cut(cuts, answers, np.full(len(rows), RIGHT), divided.inside, samples, promises, terms.delta)
+    answers = [Judged(graded(sets, truth), confidence) for _, sets, confidence in judged]
+    cuts = cuts_of(answers, used, np.zeros(CODES))
+    promises: list[Promise] = [ErrorAtMost(target)]
+    cut = certified_cut(cuts, answers, graded(truth, truth), divided.inside, samples, promises, terms.delta)
     cutting = Cutting(cuts, cut, shown=cut is not None, apart=False, votes=None)
-    return _Fitted(labels, rows, truth, divided.parts, divided.domain, cutting.on(list(tiers)), cut)
+    return _Fitted(divided, promises, cutting, cutting.on(list(tiers)))
 
 
 def fit_any_of_tier(
@@ -139,18 +138,19 @@ def _routed(
     task: Task, fitted: _Fitted, scores: Mapping[str, Scores], places: IndexArray
 ) -> tuple[list[RecordedRow], Routed]:
     """The rows at `places`, and where the finished task would send them."""
+    divided = fitted.divided
     router = TaskRouter(
         task=task.name,
-        labels=fitted.labels,
+        labels=divided.labels,
         llm_only=(),
         tiers=tuple(fitted.tiers),
         certified=True,
         uncertified_reason=None,
         policy=None,
-        known_share_min=fitted.domain.known_share_min,
-        scripts=Scripts(fitted.domain.scripts),
+        known_share_min=divided.domain.known_share_min,
+        scripts=Scripts(divided.domain.scripts),
         kind="any_of",
     )
-    rows = [fitted.rows[int(place)] for place in places]
+    rows = [divided.rows[int(place)] for place in places]
     of_rows = {name: scores[name].rows(places) for name in task.models}
     return rows, route_scored(router, [row.text for row in rows], of_rows)

@@ -33,16 +33,26 @@ class LabelOutcome:
 
 
 def by_label(
-    labels: Sequence[str], truth: IndexArray, small: IndexArray, accepted: BoolArray, final: IndexArray
+    labels: Sequence[str],
+    truth: IndexArray,
+    small: IndexArray,
+    accepted: BoolArray,
+    final: IndexArray,
+    *,
+    any_of: bool = False,
 ) -> tuple[LabelOutcome, ...]:
-    """One outcome per label, in order. All arrays are [N], labels as indexes; `final` may hold others (no label)."""
+    """One outcome per label, in order. All arrays are [N], labels as indexes; `final` may hold others (no label).
+
+    With `any_of` they hold sets: each label by itself, of which the other answer is that it does not apply.
+    """
+    if any_of:
+        return _of_sets(labels, truth, small, accepted, final)
     return tuple(_outcome(label, place, truth, small, accepted, final) for place, label in enumerate(labels))
 
 
-def by_label_of_sets(
+def _of_sets(
     labels: Sequence[str], truth: IndexArray, small: IndexArray, accepted: BoolArray, final: IndexArray
 ) -> tuple[LabelOutcome, ...]:
-    """The same of sets of labels: each label by itself, of which the other answer is that it does not apply."""
     there = [marks_of(sets, len(labels)).astype(np.intp) for sets in (truth, small, final)]
     return tuple(
         _outcome(label, 1, there[0][:, place], there[1][:, place], accepted, there[2][:, place])

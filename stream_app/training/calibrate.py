@@ -37,22 +37,14 @@ from stream_app.training.traffic import traffic_of
 class Calibrated:
     """A finished task: its policy, how its test rows were routed, and what it was made from.
 
-    `seen` is None of a task of which any label may be right: nobody draws a report of it. `ms_a_text` says how long
-    each model took, by its name, where Triton was asked here.
+    `ms_a_text` says how long each model took, by its name, where Triton was asked here.
     """
 
     task: TaskPolicy
     test: Sequence[RecordedRow]
     routed: Routed
-    seen: Evidence | None
+    evidence: Evidence
     ms_a_text: Mapping[str, float] = field(default_factory=dict[str, float])
-
-    @property
-    def evidence(self) -> Evidence:
-        """What it was made from. Raises ValueError where that was not kept."""
-        if self.seen is None:
-            raise ValueError("nothing was kept of what this task was made from")
-        return self.seen
 
 
 def calibrate_task(
@@ -69,7 +61,7 @@ def calibrate_task(
     of what it accepts. Raises SettingsError where the sample is too small to certify that, with the number needed.
     """
     if task.kind == "any_of":
-        return Calibrated(*calibrate_any_of(task, files, served, scores, terms), seen=None)
+        return Calibrated(*calibrate_any_of(task, files, served, scores, terms))
     fitted = fit(task, files, served, scores, terms)
     cutting = cut_and_weigh(fitted, terms.delta)
     tiers, parts, labels = cutting.on(list(fitted.tiers)), fitted.parts, fitted.labels
@@ -102,7 +94,8 @@ def calibrate_task(
         ),
         share=held_share(task.escalate_max, cutting.cut, fitted.judged, fitted.inside, parts.calibration),
     )
-    return Calibrated(made, test, routed, Evidence.of(fitted, cutting, tiers, scores, terms.delta))
+    evidence = Evidence.of(fitted, fitted.promises, cutting, tiers, scores, terms.delta)
+    return Calibrated(made, test, routed, evidence)
 
 
 def _routed(

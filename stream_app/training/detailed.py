@@ -8,11 +8,10 @@ import numpy as np
 from stream_app.routing.decide import Routed
 from stream_app.routing.models import IndexArray
 from stream_app.routing.policy import TaskPolicy
-from stream_app.routing.promises import NOT_ACCEPTED, counts_of
 from stream_app.training.asked import Asked
 from stream_app.training.beside_llm import BesideLlm, beside_llm
-from stream_app.training.by_label import LabelOutcome, by_label, by_label_of_sets
-from stream_app.training.kept import Kept, kept
+from stream_app.training.by_label import LabelOutcome, by_label
+from stream_app.training.kept import Kept, counted, kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +27,9 @@ def detailed(task: TaskPolicy, routed: Routed, truth: IndexArray, asked: Asked |
     """Fold routed rows; `asked` says what the LLMs' recorded answers come to, None without an LLM."""
     small, accepted = routed.label, routed.accepted
     final = small if asked is None else np.where(accepted, small, asked.voted.label)
-    if task.kind == "any_of":  # a set of labels is right or wrong, whichever it is
-        wrong = np.where(small == truth, 0, 1)
-        counts = counts_of(np.zeros_like(truth), np.where(accepted, wrong, NOT_ACCEPTED), 2)
-    else:
-        counts = counts_of(truth, np.where(accepted, small, NOT_ACCEPTED), len(task.labels))
-    each = by_label_of_sets if task.kind == "any_of" else by_label
     return Detailed(
-        labels=each(task.labels, truth, small, accepted, final),
-        promises=kept(task, counts),
+        labels=by_label(task.labels, truth, small, accepted, final, any_of=task.kind == "any_of"),
+        promises=kept(task, counted(task, truth, small, accepted)),
         beside=None if asked is None else beside_llm(truth, small, final, asked.recorded.answers[0]),
     )
 

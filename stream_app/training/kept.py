@@ -5,11 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_app.routing.calibration import Float64Array
+from stream_app.routing.calibration import BoolArray, Float64Array
+from stream_app.routing.models import IndexArray
 from stream_app.routing.policy import Promised, TaskPolicy
-from stream_app.routing.promises import Counts, ErrorAtMost, MissedAtMost, Promise, WrongAtPrevalence
+from stream_app.routing.promises import (
+    NOT_ACCEPTED,
+    Counts,
+    ErrorAtMost,
+    MissedAtMost,
+    Promise,
+    WrongAtPrevalence,
+    counts_of,
+)
 from stream_app.training.promised import mix_of
 from stream_app.training.shares import Share, share
+from stream_app.training.whole_texts import CODES, graded
 
 DRAWS = 4_000
 INTERVAL = (0.025, 0.975)
@@ -33,10 +43,21 @@ class Kept:
     told: bool
 
 
+def counted(task: TaskPolicy, truth: IndexArray, small: IndexArray, accepted: BoolArray) -> Counts:
+    """The table (see `routing.promises`) of N rows, whose true and small answers are labels' indexes, or sets.
+
+    Of sets it counts two labels, RIGHT and WRONG: a promise is of whole texts.
+    """
+    labels = len(task.labels)
+    if task.kind == "any_of":
+        truth, small, labels = graded(truth, truth), graded(small, truth), CODES
+    return counts_of(truth, np.where(accepted, small, NOT_ACCEPTED), labels)
+
+
 def kept(task: TaskPolicy, counts: Counts) -> tuple[Kept, ...]:
     """Every line of the certificate, the error over all labels first; () without a certificate.
 
-    `counts` is the table of the rows (see `routing.promises`).
+    `counts` is the table of the rows, as `counted` makes it.
     """
     certificate = task.certificate
     if certificate is None:

@@ -120,6 +120,7 @@ async def test_from_labelled_rows_to_a_verdict(stack, config, tmp_path):
     shown = await asyncio.to_thread(run, config, "calibrate", str(calibration), "--llm", LLM, "--out", str(policy))
     assert "a text with any label wrong" in shown
     assert "7 of 1,507 rows leave a label open, and were passed over" in shown
+    assert "What each label does to a text" in policy.with_suffix(".report.html").read_text()
     made = load_policy(policy.read_bytes()).tasks["about"]
     assert made.certificate is not None
     evaluated = json.loads(

@@ -160,7 +160,7 @@ def test_the_policy_lies_on_the_curve_of_its_cuts():
     small, accepted = decided(evidence.cut.by_label, tiers, evidence.inside[test])
     assert (accepted == made.routed.accepted).all()
     assert (small == made.routed.label)[accepted].all()
-    grid = family(evidence.judged(), test, offsets_of(evidence, 2))
+    grid = family(evidence.judged(), test, offsets_of(evidence))
     apart = np.diff(np.log(grid[1:-1] / (1 - grid[1:-1])), axis=1)
     assert np.ptp(apart) < 1e-3, "the labels' cuts keep their distance"
     coverage = [decided(cuts, tiers, evidence.inside[test])[1].mean() for cuts in grid]

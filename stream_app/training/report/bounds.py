@@ -52,9 +52,9 @@ def promise_steps(evidence: Evidence, labels: tuple[str, ...]) -> tuple[PromiseS
     for cuts in evidence.cuts:
         taken = accepted_as(cuts, judged, evidence.inside)
         coverages.append(float((taken[test] != NOT_ACCEPTED).mean()))
-        tested.append(counts_of(evidence.truth[test], taken[test], len(labels)))
-        chose.append(counts_of(evidence.truth[evidence.chose], taken[evidence.chose], len(labels)))
-        samples.append([counts_of(evidence.truth[rows], taken[rows], len(labels)) for rows in evidence.samples])
+        tested.append(counts_of(evidence.truth[test], taken[test], evidence.labels))
+        chose.append(counts_of(evidence.truth[evidence.chose], taken[evidence.chose], evidence.labels))
+        samples.append([counts_of(evidence.truth[rows], taken[rows], evidence.labels) for rows in evidence.samples])
     naive = _naive(evidence.promises, chose)
     return tuple(
         PromiseSteps(

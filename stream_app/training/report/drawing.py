@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from stream_app.training.report.tradeoff import Point, Tradeoff
 
 PLAN_ROLES = ("small", "other", "ours", "llm", "wrong")
+RIGHT = {False: "right answers", True: "texts with every label right"}
+"""How often it is right, where one label is and where any may be."""
 WIDE, NARROW = (7.4, 4.3), (5.4, 3.7)
 """In inches: the page scales them, the type with them."""
 
 
-def accuracy_against_cost(found: Tradeoff, name: str, *, wide: bool) -> str:
+def accuracy_against_cost(found: Tradeoff, name: str, *, wide: bool, any_of: bool = False) -> str:
     """The policy between the small model and the LLM, with the cuts beside it and other ways to choose."""
     with Sheet(WIDE if wide else NARROW, name) as sheet:
         axes = sheet.axes
@@ -62,10 +64,10 @@ def accuracy_against_cost(found: Tradeoff, name: str, *, wide: bool) -> str:
         top = max(found.oracle[-1][1], *(point.accuracy.high for point in curve))
         floor = min(*lows, found.policy.accuracy.low)
         axes.set_ylim(floor - 0.12 * (top - floor), top + 0.06 * (top - floor))
-        return sheet.svg("cost, of asking the LLM about every text", "right answers")
+        return sheet.svg("cost, of asking the LLM about every text", RIGHT[any_of])
 
 
-def plans_against_cost(found: Front, name: str) -> str:
+def plans_against_cost(found: Front, name: str, *, any_of: bool = False) -> str:
     """Each plan of tiers along its cuts, on the test rows; marked where no plan leads it in cost and accuracy."""
     with Sheet(WIDE, name) as sheet:
         axes = sheet.axes
@@ -82,10 +84,10 @@ def plans_against_cost(found: Front, name: str) -> str:
         axes.set_xlim(-0.02, 1.03)
         if len(found.plans) > 1:
             axes.legend(loc="lower right")
-        return sheet.svg("cost, of asking the LLM about every text", "right answers")
+        return sheet.svg("cost, of asking the LLM about every text", RIGHT[any_of])
 
 
-def coverage_against_bound(found: PromiseSteps, name: str) -> str:
+def coverage_against_bound(found: PromiseSteps, name: str, *, any_of: bool = False) -> str:
     """One promise along the sequence: what the test rows measured, what could be shown, and what was promised."""
     with Sheet(NARROW, name) as sheet:
         axes = sheet.axes
@@ -126,11 +128,17 @@ def coverage_against_bound(found: PromiseSteps, name: str) -> str:
             min(1.02, max(step.coverage for step in steps) + 0.03),
         )
         axes.legend(loc="upper left", handlelength=1.6)
-        return sheet.svg("accepted, of all texts", "missed" if found.what == "missed" else "wrong among accepted")
+        wrong = "any label wrong among accepted" if any_of else "wrong among accepted"
+        return sheet.svg("accepted, of all texts", "missed" if found.what == "missed" else wrong)
 
 
-def confidence_against_right(calibrated: Reliability, at_their_word: Reliability, name: str) -> str:
-    """The reliability diagram: on the diagonal a confidence means what it says."""
+def confidence_against_right(
+    calibrated: Reliability, at_their_word: Reliability, name: str, *, any_of: bool = False
+) -> str:
+    """The reliability diagram: on the diagonal a confidence means what it says.
+
+    With `any_of` the confidence is of the least sure label and the whole text is right: no error of a calibration.
+    """
     with Sheet(NARROW, name) as sheet:
         axes = sheet.axes
         lowest = min(
@@ -157,14 +165,15 @@ def confidence_against_right(calibrated: Reliability, at_their_word: Reliability
             axes.plot(
                 [one.confidence for one in bins], rights, color=ROLES[role], lw=1.8 if solid else 1.2, marker=marker,
                 ms=6 if solid else 5, mec=ROLES["card"], mfc=ROLES[role] if solid else ROLES["card"],
-                label=f"{label} (error {found.expected_calibration_error:.3f})", ls="-" if solid else ":",
+                label=label if any_of else f"{label} (error {found.expected_calibration_error:.3f})",
+                ls="-" if solid else ":",
             )  # fmt: skip
             if not solid:
                 axes.lines[-1].set_markeredgecolor(ROLES[role])
         axes.set_xlim(floor, 1.01)
         axes.set_ylim(floor, 1.02)
         axes.legend(loc="upper left", handlelength=1.6)
-        return sheet.svg("confidence", "right answers")
+        return sheet.svg("confidence of the least sure label" if any_of else "confidence", RIGHT[any_of])
 
 
 def _right(point: Point) -> float:

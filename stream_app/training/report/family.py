@@ -13,13 +13,13 @@ from stream_app.training.evidence import Evidence
 LEVELS = 60
 
 
-def offsets_of(evidence: Evidence, labels: int) -> Float64Array:
+def offsets_of(evidence: Evidence) -> Float64Array:
     """How far the labels' cuts lie apart, in log-odds above the lowest: infinite for a label that is never accepted.
 
     All alike where nothing could be promised.
     """
     if evidence.cut is None:
-        return np.zeros(labels)
+        return np.zeros(evidence.labels)
     cuts = evidence.cut.by_label
     return np.where(np.isfinite(cuts), log_odds(cuts) - log_odds(cuts[np.isfinite(cuts)]).min(), np.inf)
 

@@ -55,19 +55,22 @@ def page(title: str, made_at: str, reports: Sequence[TaskReport]) -> str:
 
 def _drawings(report: TaskReport, name: str) -> dict[str, Any]:
     """Each figure as SVG, by its use; `name` keeps the tasks' apart."""
+    any_of = report.any_of
     return {
         "tradeoffs": [
-            drawing.accuracy_against_cost(one, f"{name}-cost{place}", wide=_is_wide(place, report))
+            drawing.accuracy_against_cost(one, f"{name}-cost{place}", wide=_is_wide(place, report), any_of=any_of)
             for place, one in enumerate(report.tradeoffs)
         ],
-        "front": None if report.front is None else drawing.plans_against_cost(report.front, f"{name}-plans"),
+        "front": None
+        if report.front is None
+        else drawing.plans_against_cost(report.front, f"{name}-plans", any_of=any_of),
         "promises": [
-            drawing.coverage_against_bound(one, f"{name}-bound{place}")
+            drawing.coverage_against_bound(one, f"{name}-bound{place}", any_of=any_of)
             for place, one in enumerate(report.promises)
             if one.steps
         ],
         "reliability": drawing.confidence_against_right(
-            report.calibrated, report.at_their_word, f"{name}-reliability"
+            report.calibrated, report.at_their_word, f"{name}-reliability", any_of=any_of
         ),
     }
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from stream_app.routing.calibration import BoolArray
 from stream_app.routing.domain import Scripts
-from stream_app.routing.models import IndexArray
+from stream_app.routing.models import FloatArray, IndexArray
 from stream_app.routing.policy import TaskPolicy
-from stream_app.routing.promises import NOT_ACCEPTED, counts_of
 from stream_app.routing.votes import NO_ANSWER
 from stream_app.training.by_label import LabelOutcome, by_label
 from stream_app.training.calibrate import Calibrated
 from stream_app.training.evaluate import Losses, helped
-from stream_app.training.kept import Kept, kept
+from stream_app.training.evidence import at_its_word
+from stream_app.training.kept import Kept, counted, kept
 from stream_app.training.report.bounds import PromiseSteps, promise_steps
 from stream_app.training.report.front import Front
 from stream_app.training.report.reliability import Reliability, reliability
@@ -26,6 +26,7 @@ from stream_app.training.report.slices import Judgements, Slice, slices
 from stream_app.training.report.thin import Thin, thin
 from stream_app.training.report.tradeoff import Tradeoff
 from stream_app.training.report.with_llms import all_answered, asked_of, front_of, prices_of, tradeoff_of
+from stream_app.training.report.yes_or_no import LabelSets, label_sets
 from stream_app.training.shares import Share, share_of
 from stream_app.training.verdict import Verdict, because, promises_anything, verdict_of
 
@@ -48,7 +49,11 @@ class DomainCheck:
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """One task. `llms` come in the order asked for; `front` and the labels' final answers are with the first."""
+    """One task. `llms` come in the order asked for; `front` and the labels' final answers are with the first.
+
+    Of a task of which any label may be right (`any_of`) a text is right where all its labels are; `sets` is None of
+    others.
+    """
 
     task: str
     policy: str
@@ -71,16 +76,26 @@ class TaskReport:
     slices: tuple[Slice, ...]
     domain: DomainCheck
     thin: tuple[Thin, ...]
+    sets: LabelSets | None
+
+    @property
+    def any_of(self) -> bool:
+        """Whether any number of the labels may be right."""
+        return self.sets is not None
 
 
 def panels(made: Calibrated, asked: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Which LLMs are asked together: those that the calibration was told of, then each other one by itself.
 
-    Only those that test rows have recorded answers of.
+    Only those that test rows have recorded answers of, and of the others only those that answered this task's
+    question: rows may serve several tasks. Where any label may be right each is by itself, since no second opinion
+    is asked for then.
     """
-    found = dict.fromkeys(name for row in made.test for name, _ in row.llm)
+    told = [(name, row.code_of(said, made.task.labels) is not None) for row in made.test for name, said in row.llm]
+    found, answering = {name for name, _ in told}, {name for name, answered in told if answered}
     first = tuple(name for name in asked if name in found)
-    return (*((first,) if first else ()), *((name,) for name in sorted(found) if name not in first))
+    together = [(name,) for name in first] if made.task.kind == "any_of" else [first] if first else []
+    return (*together, *((name,) for name in sorted(answering.difference(first))))
 
 
 def task_report(
@@ -92,12 +107,11 @@ def task_report(
 ) -> TaskReport:
     """Everything about one calibrated task; `llms` as `panels` gives them."""
     evidence, labels, test = made.evidence, made.task.labels, made.evidence.parts.test
-    truth, routed = evidence.truth[test], made.routed
+    truth, routed, any_of = evidence.gold[test], made.routed, made.task.kind == "any_of"
     right, accepted = routed.label == truth, routed.accepted
     first = llms[0] if llms else ()
     help_of_first = helped(made, first, prices_of(prices, first))
     final, known, given = _with(first, made, prices)
-    counts = counts_of(truth, np.where(accepted, routed.label, NOT_ACCEPTED), len(labels))
     judged = Judgements(
         small_right=right,
         accepted=accepted,
@@ -107,7 +121,7 @@ def task_report(
         together_right=final == truth,
     )
     by_slice = slices(made.test, _file_names(made), judged)
-    of_labels = by_label(labels, truth, routed.label, accepted, final)
+    of_labels = by_label(labels, truth, routed.label, accepted, final, any_of=any_of)
     tradeoffs = tuple(tradeoff_of(panel, made, prices) for panel in llms)
     error = share_of(~right[accepted])
     return TaskReport(
@@ -122,16 +136,17 @@ def task_report(
         accepted_wrong=error,
         small=share_of(right),
         cuts=_cuts(made.task),
-        kept=kept(made.task, counts),
+        kept=kept(made.task, counted(made.task, truth, routed.label, accepted)),
         tradeoffs=tradeoffs,
         front=front_of(first, made, prices) if llms else None,
         promises=promise_steps(evidence, labels),
         calibrated=reliability(routed.confidence, right),
-        at_their_word=_at_their_word(made, truth),
+        at_their_word=_at_their_word(made),
         labels=of_labels,
         slices=by_slice,
         domain=_domain(made, judged),
         thin=thin(evidence, error, of_labels, by_slice, tradeoffs),
+        sets=label_sets(labels, truth, routed, _probabilities_at_their_word(made)) if any_of else None,
     )
 
 
@@ -151,14 +166,22 @@ def _with(
     return final, known, given
 
 
-def _at_their_word(made: Calibrated, truth: IndexArray) -> Reliability:
+def _at_their_word(made: Calibrated) -> Reliability:
     """Of the same tiers' answers, before calibration."""
     test = made.evidence.parts.test
     tiers = [tier.rows(test) for tier in made.evidence.taken_at_their_word()]
     rows = np.arange(len(test))
     label = np.stack([tier.label for tier in tiers])[made.routed.tier, rows]
     confidence = np.stack([tier.confidence for tier in tiers])[made.routed.tier, rows]
-    return reliability(confidence, label == truth)
+    return reliability(confidence, label == made.evidence.truth[test])
+
+
+def _probabilities_at_their_word(made: Calibrated) -> FloatArray:
+    """Those of the same tiers [test rows, labels], before calibration."""
+    evidence, test = made.evidence, made.evidence.parts.test
+    tiers = [at_its_word(tier) for tier in evidence.tiers]
+    judged = [tier.judge([evidence.scores[model.name].rows(test) for model in tier.models])[0] for tier in tiers]
+    return np.stack(judged)[made.routed.tier, np.arange(len(test))]
 
 
 def _domain(made: Calibrated, judged: Judgements) -> DomainCheck:

@@ -12,10 +12,8 @@ import numpy as np
 from stream_app.routing.calibration import BoolArray, Float64Array
 from stream_app.routing.models import FloatArray, IndexArray
 from stream_app.routing.votes import NO_ANSWER
-from stream_app.training.asked import Asked
 from stream_app.training.beside_llm import BesideLlm, beside_llm
 from stream_app.training.cut import Judged
-from stream_app.training.recorded import RecordedRow
 from stream_app.training.report.family import decided
 from stream_app.training.shares import Share, share_of
 
@@ -75,18 +73,6 @@ class Answered:
         asked = ~accepted
         cost = float((self.tokens * self.calls)[asked].sum() / self.tokens.sum())
         return Point(cost, float(asked.mean()), share_of(np.where(accepted, small, self.label) == self.truth))
-
-
-def answered(asked: Asked, rows: Sequence[RecordedRow], truth: IndexArray) -> Answered:
-    """These rows' recorded answers."""
-    recorded = asked.recorded
-    return Answered(
-        truth=truth,
-        given=recorded.answers[0],
-        label=asked.voted.label,
-        tokens=np.array([row.prompt_tokens for row in rows]),
-        calls=1 + recorded.price_of(recorded.llms[-1]) * asked.voted.second,
-    )
 
 
 def tradeoff(

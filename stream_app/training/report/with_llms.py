@@ -12,7 +12,7 @@ from stream_app.training.calibrate import Calibrated
 from stream_app.training.recorded import RecordedRow
 from stream_app.training.report.family import decided, family, offsets_of
 from stream_app.training.report.front import Front, Seen, front
-from stream_app.training.report.tradeoff import BY_HAND, Answered, Tradeoff, answered, tradeoff
+from stream_app.training.report.tradeoff import BY_HAND, Answered, Tradeoff, tradeoff
 from stream_app.training.voting import Recordings
 
 
@@ -41,15 +41,15 @@ def tradeoff_of(llms: tuple[str, ...], made: Calibrated, prices: Mapping[str, fl
     place = np.searchsorted(test, here)
     judged = evidence.judged()
     of_hand = decided(
-        np.full(len(made.task.labels), BY_HAND, np.float32),
+        np.full(evidence.labels, BY_HAND, np.float32),
         [tier.rows(here) for tier in evidence.taken_at_their_word()],
         np.ones(len(here), np.bool_),
     )
-    steps = family(judged, test[evidence.inside[test]], offsets_of(evidence, len(made.task.labels)))
+    steps = family(judged, test[evidence.inside[test]], offsets_of(evidence))
     return tradeoff(
         llms,
         texts,
-        (made.routed.label[place], made.routed.accepted[place]),
+        (evidence.answers(made.routed.label[place], here), made.routed.accepted[place]),
         of_hand,
         [tier.rows(here) for tier in judged],
         evidence.inside[here],
@@ -68,7 +68,7 @@ def front_of(llms: tuple[str, ...], made: Calibrated, prices: Mapping[str, float
     chose, test = seen(evidence.chose), seen(evidence.parts.test)
     if not chose.inside.any() or not test.inside.any():
         return None
-    return front(evidence.tiers, chose, test, offsets_of(evidence, len(made.task.labels)), made.ms_a_text)
+    return front(evidence.tiers, chose, test, offsets_of(evidence), made.ms_a_text)
 
 
 def _answered(
@@ -81,4 +81,11 @@ def _answered(
     probabilities, label, confidence = tier.judge([evidence.scores[model.name].rows(here) for model in tier.models])
     route = np.where(evidence.inside[here], Route.UNSURE, Route.OUT_OF_DOMAIN).astype(np.int8)
     routed = Routed(label, confidence, probabilities, np.full(len(here), len(evidence.tiers) - 1, np.int8), route)
-    return here, answered(asked_of(llms, chosen, made, routed, prices), chosen, evidence.truth[here])
+    asked = asked_of(llms, chosen, made, routed, prices)
+    return here, Answered(
+        truth=evidence.truth[here],
+        given=evidence.answers(asked.recorded.answers[0], here),
+        label=evidence.answers(asked.voted.label, here),
+        tokens=np.array([row.prompt_tokens for row in chosen]),
+        calls=1 + asked.recorded.price_of(asked.recorded.llms[-1]) * asked.voted.second,
+    )

@@ -38,13 +38,14 @@ def told(found: Paired) -> str:
     return "told" if found.told else "could be chance"
 
 
-def promise(found: Kept | PromiseSteps) -> str:
-    """What is promised, in words."""
+def promise(found: Kept | PromiseSteps, *, any_of: bool = False) -> str:
+    """What is promised, in words. With `any_of` a text is wrong where any of its labels is."""
     if found.what == "missed":
         return f"Of what truly is {found.label}, at most {per_cent(found.share_max)} is accepted as something else"
     whose = "accepted" if found.label is None else f"accepted as {found.label}"
     where = "" if found.prevalence is None else f", where {per_cent(found.prevalence)} of the traffic is"
-    return f"Of what is {whose}, at most {per_cent(found.share_max)} is wrong{where}"
+    wrong = "has any label wrong" if any_of else "is wrong"
+    return f"Of what is {whose}, at most {per_cent(found.share_max)} {wrong}{where}"
 
 
 def tone(found: Verdict) -> str:
