@@ -15,7 +15,6 @@ from stream_app.classify.triton import TritonModels
 from stream_app.local.stack import Stack
 from stream_app.settings import Llm
 from stream_app.training.evaluation import TextScorer, answer_rows, load_scorer, targets_of
-from stream_app.training.figures import log_odds_mean, tiers_accuracy
 from stream_app.training.folder import kind_in, labels_in, template, weights_sha256_in
 from stream_app.training.gold import TaskKind
 from stream_app.training.pruning import department_pruning
@@ -248,17 +247,3 @@ def test_toxicity_fast_holds_its_figure() -> None:
     """On rows it was never trained on, at least 94 % right: above TF-IDF with logistic regression."""
     rows = some_rows("toxicity", "toxicity_llm_replay", 10_000)
     assert answer_rows(MODELS / "toxicity_fast", rows).accuracy(rows) >= 0.94
-
-
-@pytest.mark.timeout(600)
-def test_both_sentiment_tiers_hold_their_figure() -> None:
-    """With the second tier on the least certain 40 % only, at least 92.5 % right on half B."""
-    rows = some_rows("sentiment", "films, half B", 10_000)
-    first = answer_rows(MODELS / "sentiment_fast", rows)
-    unsure = np.argsort(first.probabilities.max(axis=1), kind="stable")[: round(0.4 * len(rows))]
-    asked = answer_rows(MODELS / "sentiment_minilm", [rows[at] for at in unsure])
-    second = first.probabilities.astype(np.float64)
-    part = type(first)(first.labels, first.probabilities[unsure], first.known_shares[unsure])
-    second[unsure] = log_odds_mean([part, asked])
-    targets = np.array([first.labels.index(row.label) for row in rows])
-    assert tiers_accuracy(first, second, targets, 0.4) >= 0.925
