@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import orjson
 
-from stream_app.codec import Codec, Grade, SmallAnswers, decode_decision
+from stream_app.codec import Codec, decode_decision
+from stream_app.codec.finals import Grade, SmallAnswers
 from stream_app.events import Answer, Decision, Event, Kind
 from stream_app.settings import Events
 

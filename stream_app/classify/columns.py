@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_app.codec import Grade, SmallAnswers
+from stream_app.codec.finals import Grade, SmallAnswers
 from stream_app.routing.holding import Backing
 from stream_app.routing.label_sets import labels_in
 

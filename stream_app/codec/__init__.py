@@ -1,5 +1,8 @@
 """The wire format, known here and nowhere else. Pure: no I/O, no clock. What it is, and every cause of an
 unreadable record, stands in docs/messages.md; the schemas in `schemas/` are checked against it.
+
+The hot path's encoder, `codec.finals`, is imported by itself: it alone takes numpy, and commands that only read or
+write records start faster without.
 """
 
 from stream_app.codec.audit_results import (
@@ -25,7 +28,6 @@ from stream_app.codec.dead_letters import (
 from stream_app.codec.decisions import AnswerMessage, DecisionMessage, SourceMessage, decode_decision
 from stream_app.codec.escalations import EscalatedRecord, decode_escalation, encode_escalation
 from stream_app.codec.feedback import decode_feedback, encode_feedback, feedback_key
-from stream_app.codec.finals import FinalEncoder, Grade, SmallAnswers
 from stream_app.codec.headers import RecordHeaders
 from stream_app.codec.parked import decode_parked, encode_parked
 from stream_app.codec.times import rfc3339, timestamp_ms
@@ -47,10 +49,7 @@ __all__ = [
     "DeadRecord",
     "DecisionMessage",
     "EscalatedRecord",
-    "FinalEncoder",
-    "Grade",
     "RecordHeaders",
-    "SmallAnswers",
     "SourceMessage",
     "audit_result_record",
     "cause_of",

@@ -1,18 +1,25 @@
 """One pipeline's codec: bytes to values and values to bytes, by its settings."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from stream_app.codec import decisions
 from stream_app.codec.audits import decode_audit
 from stream_app.codec.decoding import EventDecoder
 from stream_app.codec.escalations import EscalatedRecord, decode_escalation
-from stream_app.codec.finals import FinalEncoder
-from stream_app.codec.headers import RecordHeaders
 from stream_app.codec.parked import decode_parked
 from stream_app.errors import UnreadableRecord
-from stream_app.events import Audit, Decision, Event, Headers, Parked, Said, Source, Tombstone
-from stream_app.settings import Events
+from stream_app.events import Source, Tombstone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_app.codec.finals import FinalEncoder
+    from stream_app.codec.headers import RecordHeaders
+    from stream_app.events import Audit, Decision, Event, Headers, Parked, Said
+    from stream_app.settings import Events
 
 
 class Codec:
@@ -80,6 +87,8 @@ class Codec:
 
     def finals(self, policy: str | None, recommend: Callable[[Sequence[Said]], str | None]) -> FinalEncoder:
         """The hot path's encoder, kept as long as the policy: the same bytes as `encode_decision`, cheaper."""
+        from stream_app.codec.finals import FinalEncoder  # noqa: PLC0415 - numpy, which only this needs
+
         return FinalEncoder(policy, recommend, self._ce_source)
 
     def tombstone_headers(self, tombstone: Tombstone) -> Headers:

@@ -43,6 +43,14 @@ def test_help_answers_at_once() -> None:
     assert positions == sorted(positions)
 
 
+def test_commands_that_read_and_write_records_start_without_numpy() -> None:
+    """It is a third of what they import; neither their settings nor the wire format take it."""
+    for module in ("consume", "produce", "feedback", "erase", "topics", "dlq"):
+        program = f"import sys, stream_app.cli.{module}; print([m for m in ('numpy', 'openai') if m in sys.modules])"
+        told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        assert told == "[]\n", module
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.codec import Codec, Grade, SmallAnswers, decode_decision, finals, rfc3339, timestamp_ms
+from stream_app.codec import Codec, decode_decision, finals, rfc3339, timestamp_ms
+from stream_app.codec.finals import Grade, SmallAnswers
 from stream_app.errors import UnreadableRecord
 from stream_app.events import Answer, Decision, Event, Kind, Source, Tombstone, Usage, each_label
 from stream_app.settings import Events

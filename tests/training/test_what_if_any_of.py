@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.classify.columns import column, grades_of
-from stream_app.codec import FinalEncoder, decode_decision
+from stream_app.codec import decode_decision
 from stream_app.codec.decisions import encode_decision
+from stream_app.codec.finals import FinalEncoder
 from stream_app.escalate.answer import Valid
 from stream_app.escalate.by_people import overruled
 from stream_app.escalate.decide import answered, degraded
