@@ -4,11 +4,12 @@
 
 Real Kafka and Triton, workers and commands as a user starts them, gpt-3.5's recorded answers behind the stand-in
 LLM's interface. A fast model of a tenth of `imdb_train` is calibrated on another fifth. Half B of
-`imdb_llm_calibration` streams, then half A; `shunt distill --from-topic` learns from what was escalated of half A
-(half B is held out, though its answers are on the topic too) and from the rest of `imdb_train` without labels;
-`shunt calibrate --challenger`; half B streams in the shadow; `shunt promote` and half B streams again; `shunt
-rollback`. Exits 1 where an event has no final decision or two, where half B taught, or where the promoted policy
-escalates no less.
+`imdb_llm_calibration` streams first. Then two rounds, each with a part of half A: it streams; `shunt distill
+--from-topic` learns from all that was escalated of half A until then (half B is held out, though its answers are on
+the topic too) and from the rest of `imdb_train` without labels; `shunt calibrate --challenger`; the challenger sees
+the stream's events in the shadow; `shunt promote`, which may refuse: then the policy before stays. Half B streams
+again, and `shunt rollback` goes back. Exits 1 where an event has no final decision or two, where half B taught, or
+where half B's escalated share fell by less than a third.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.distillation import GPT, LABELS, TASK, Films
+from benchmarks.distillation import GPT, LABELS, SAVED_MIN, TASK, Films
 from benchmarks.evaluation_data import evaluation_data
 from stream_app.local.llm.options import StandInOptions
 from stream_app.local.llm_server import LlmServer
@@ -55,10 +56,15 @@ class Run:
         self.folder, self.pipeline = folder, pipeline
         self.written = 0
 
-    def shunt(self, *arguments: str) -> str:
+    def tried(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command's output and its exit status, whatever it is."""
         print(f"shunt {' '.join(arguments)}", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "stream_app.cli", *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+
+    def shunt(self, *arguments: str) -> str:
+        """A command that must succeed; what it prints."""
+        done = self.tried(*arguments)
         if done.returncode:
             raise SystemExit(done.stderr)
         return done.stdout
@@ -120,34 +126,51 @@ def prepared(folder: Path, films: Films) -> None:
 
 
 def loop(run: Run, films: Films) -> dict[str, Any]:
-    """One turn of the loop."""
+    """Both rounds, between two streams of half B."""
     before = run.stream(films.half_b, "before")
-    run.stream([row for part in films.stream for row in part], "taught")
+    rounds, in_force = list[dict[str, Any]](), "policy"
+    for number, part in enumerate(films.stream, 2):
+        run.stream(part, f"taught {number}")
+        found = one_round(run, films, number, in_force)
+        in_force = in_force if found["promoted"] is None else f"challenger-{number}"
+        rounds.append(found)
+    after = run.stream(films.half_b, "after")
+    back = None if in_force == "policy" else json.loads(run.shunt("rollback", "--json"))
+    return {
+        "before": before,
+        "rounds": rounds,
+        "after": after,
+        "rollback": back,
+        "saved": round(1 - after["escalated"] / before["escalated"], 4),
+        "saved_aim": round(SAVED_MIN, 4),
+        "events": run.written,
+    }
+
+
+def one_round(run: Run, films: Films, number: int, in_force: str) -> dict[str, Any]:
+    """Version `number` of the model as a challenger: calibrated, shadowed, and promoted unless that is refused."""
     told = run.shunt(
         "distill", "--from-topic", "--task", TASK, "--name", "films_fast", "--base", "base.jsonl", "--held-out",
         "policy.json", "--held-out", "half_b.jsonl", "--unlabelled", "texts.jsonl", "--out", "models",
     )  # fmt: skip
-    learned = read_held_out(run.folder / "models" / "films_fast" / "2" / LEARNED)
+    model = f"models/films_fast/{number}"
+    learned = read_held_out(run.folder / model / LEARNED)
     if any(learned.holds_text(row.text) for row in (*films.half_b, *films.calibration)):
         raise SystemExit("something that is held out has taught")
-    shutil.copy(run.folder / "policy.json", run.folder / "challenger.json")
-    shutil.copy(run.folder / "policy.held-out.jsonl", run.folder / "challenger.held-out.jsonl")
-    challenger = ("--challenger", "models/films_fast/2", "--out", "challenger.json")
-    run.shunt("calibrate", "calibration.jsonl", *challenger)
+    challenger = f"challenger-{number}"
+    for ending in (".json", ".held-out.jsonl"):
+        shutil.copy(run.folder / f"{in_force}{ending}", run.folder / f"{challenger}{ending}")
+    run.shunt("calibrate", "calibration.jsonl", "--challenger", model, "--out", f"{challenger}.json")
     events = str(len(films.half_b))
-    shadow = json.loads(run.shunt("run", "--shadow", "--policy", "challenger.json", "--limit", events, "--json"))
-    promoted = json.loads(run.shunt("promote", "challenger.json", "--json"))
-    after = run.stream(films.half_b, "after")
-    back = json.loads(run.shunt("rollback", "--json"))
+    shadow = run.shunt("run", "--shadow", "--policy", f"{challenger}.json", "--limit", events, "--json")
+    promoting = run.tried("promote", f"{challenger}.json", "--json")
+    if promoting.returncode and "is not promoted" not in promoting.stderr:
+        raise SystemExit(promoting.stderr)
     return {
-        "before": before,
         "learned": told.splitlines()[1:-2],
-        "shadow": shadow["against_live"],
-        "promoted": promoted,
-        "after": after,
-        "rollback": back,
-        "saved": round(1 - after["escalated"] / before["escalated"], 4),
-        "events": run.written,
+        "shadow": json.loads(shadow)["against_live"],
+        "promoted": json.loads(promoting.stdout) if promoting.returncode == 0 else None,
+        "refused": promoting.stderr.strip() or None,
     }
 
 
@@ -195,7 +218,7 @@ def main() -> None:
         fleet.add("slow", "escalate")
         found = loop(run, films)
     print(json.dumps({"target": given.target, "labels": LABELS, **found}, indent=1))
-    raise SystemExit(0 if found["saved"] > 0 else 1)
+    raise SystemExit(0 if found["saved"] >= SAVED_MIN else 1)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,10 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What may teach, in the order it was labelled, and how much was refused for which reason."""
+    """What may teach, and how much was refused for which reason.
+
+    The lessons' order is decided by their texts alone: the same labels make the same model, whenever each came.
+    """
 
     lessons: tuple[Lesson, ...]
     refused: Mapping[Refusal, int]
@@ -79,7 +82,7 @@ def admit(feedback: Iterable[Feedback], task: str, labels: Collection[str], held
         last = _last_word(rows)
         refused[Refusal.OVERRULED if last else Refusal.DISPUTED] += len(rows) - (last is not None)
         chosen += [] if last is None else [last]
-    chosen.sort(key=lambda row: (row.at_ms, row.id))
+    chosen.sort(key=lambda row: text_sha256(row.text))
     return Admitted(tuple(_lesson(row) for row in chosen), +refused)
 
 

@@ -148,10 +148,10 @@ def test_the_last_word_on_a_text_teaches():
         said(4, "late kettle", "negative", revision=0),
     ]
     found = gate(BASE_ROWS, rows, [], "mood", HeldOut())
-    assert [(one.row.label, one.by) for one in found.curriculum.lessons] == [
-        ("negative", "people"),
-        ("positive", LLM),
-    ]
+    assert {one.row.id: (one.row.label, one.by) for one in found.curriculum.lessons} == {
+        "r-1": ("negative", "people"),
+        "r-3": ("positive", LLM),
+    }
     assert found.refused[FEEDBACK] == {Refusal.OVERRULED: 2}
 
 
@@ -168,11 +168,22 @@ def test_llms_that_disagree_teach_nothing():
         said(3, "bad lamp", "positive", labelled_by="human"),
     ]
     found = gate(BASE_ROWS, rows, [], "mood", HeldOut())
-    assert [(one.row.label, one.by) for one in found.curriculum.lessons] == [
-        ("positive", LLM),
-        ("positive", "people"),
-    ]
+    assert {one.row.id: (one.row.label, one.by) for one in found.curriculum.lessons} == {
+        "r-2": ("positive", LLM),
+        "r-3": ("positive", "people"),
+    }
     assert found.refused[FEEDBACK] == {Refusal.DISPUTED: 2, Refusal.OVERRULED: 4}
+
+
+def test_when_a_label_came_and_under_which_id_changes_nothing():
+    """Partitions are read in any order, and LLMs answer when they do: the same labels are the same curriculum."""
+    texts = [f"{word} {other}" for word in WORDS for other in WORDS]
+    rows = [said(number, text) for number, text in enumerate(texts)]
+    others = [said(number, text) for number, text in enumerate(reversed(texts))]
+    taught_ = [[one.row.text for one in gate(BASE_ROWS, given, [], "mood", HeldOut()).curriculum.lessons]
+               for given in (rows, rows[::-1], others)]  # fmt: skip
+    assert taught_[0] == taught_[1] == taught_[2]
+    assert sorted(taught_[0]) == sorted(texts)
 
 
 def test_an_event_known_by_its_id_alone_takes_its_text_with_it():
