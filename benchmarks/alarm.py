@@ -1,6 +1,6 @@
 """The alarm on audited answers: how often it cries wolf, and how soon it sees that something has changed.
 
-    SHUNT_DATA=DIR python -m benchmarks.alarm [--streams 1000] [--orders 200] [--json]
+    SHUNT_DATA=DIR python -m benchmarks.alarm [--streams 1000] [--orders 1000] [--json]
 
 Simulated: streams of audits that are lost with a stated risk, looked at after every one of them.
 
@@ -11,7 +11,7 @@ Simulated: streams of audits that are lost with a stated risk, looked at after e
 Recorded: the answers of real LLMs. A set's groups are split into halves at random, `--orders` times. One half fits
 the tier, certifies a cut and says how often the LLM disagrees with what is accepted (as `shunt calibrate` does); the
 accepted of the other half are audited, drawn with replacement, 4,000 of them. Told are the splits that certify
-anything; the share that ever alarm, over all of them (bar: 5 % and two standard errors) and over those where the
+anything; the share that ever alarm, over all of them (bar: 5 %) and over those where the
 other half's own disagreement is within the bound; and the median delay when so many of the small model's answers are
 turned that the risk is twice the bound, from the first audit on and after 1,000.
 
@@ -232,8 +232,7 @@ def misses(figures: dict[str, Any]) -> list[str]:
         if delay is None or delay >= DELAY_MAX:
             found.append(f"at twice the bound {one['bound']:.0%} half of the streams take {delay} audits")
     for one in figures["recorded"]:
-        bar = ALARM_DELTA + 2 * (ALARM_DELTA * (1 - ALARM_DELTA) / one["certified"]) ** 0.5
-        if one["alarms"] > bar:
+        if one["alarms"] > ALARM_DELTA:
             found.append(f"{one['set']}, {one['llm']}: {one['alarms']:.1%} of splits alarm")
     return found
 
@@ -241,7 +240,7 @@ def misses(figures: dict[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=1_000)
-    parser.add_argument("--orders", type=int, default=200)
+    parser.add_argument("--orders", type=int, default=1_000)
     parser.add_argument("--json", action="store_true", help="one object instead of a line for each")
     given = parser.parse_args()
     figures: dict[str, Any] = {"simulated": [], "recorded": []}
