@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 PARTITIONS = 2
 SETTLED_WITHIN_S = 600.0
+SHADOWED = 1_000
+"""Events that each challenger sees before it is promoted."""
 
 
 class Run:
@@ -161,8 +163,8 @@ def one_round(run: Run, films: Films, number: int, in_force: str) -> dict[str, A
     for ending in (".json", ".held-out.jsonl"):
         shutil.copy(run.folder / f"{in_force}{ending}", run.folder / f"{challenger}{ending}")
     run.shunt("calibrate", "calibration.jsonl", "--challenger", model, "--out", f"{challenger}.json")
-    events = str(len(films.half_b))
-    shadow = run.shunt("run", "--shadow", "--policy", f"{challenger}.json", "--limit", events, "--json")
+    limit = str(SHADOWED)  # a shadow goes on where the last one ended: each round has so many to see
+    shadow = run.shunt("run", "--shadow", "--policy", f"{challenger}.json", "--limit", limit, "--json")
     promoting = run.tried("promote", f"{challenger}.json", "--json")
     if promoting.returncode and "is not promoted" not in promoting.stderr:
         raise SystemExit(promoting.stderr)
@@ -170,7 +172,7 @@ def one_round(run: Run, films: Films, number: int, in_force: str) -> dict[str, A
         "learned": told.splitlines()[1:-2],
         "shadow": json.loads(shadow)["against_live"],
         "promoted": json.loads(promoting.stdout) if promoting.returncode == 0 else None,
-        "refused": promoting.stderr.strip() or None,
+        "refused": promoting.stderr.strip() if promoting.returncode else None,
     }
 
 
