@@ -87,7 +87,7 @@ def what_if(events: Sequence[PastEvent], thresholds: Sequence[float], tiers: int
     highest = _highest_cuts(events)
     mean_usd = _mean_usd(events)
     return [
-        _at(threshold, events, [_fate(event, threshold, tiers, highest) for event in events], mean_usd)
+        _at(threshold, events, _fates(events, threshold, tiers, highest), mean_usd)
         for threshold in (None, *thresholds)
     ]
 
@@ -100,20 +100,30 @@ def _highest_cuts(events: Sequence[PastEvent]) -> dict[str | None, float]:
     return highest
 
 
-def _fate(event: PastEvent, threshold: float | None, tiers: int, highest: dict[str | None, float]) -> Fate:
-    """Where an event goes. Out of domain it is escalated at any cut.
+def _fates(
+    events: Sequence[PastEvent], threshold: float | None, tiers: int, highest: dict[str | None, float]
+) -> list[Fate]:
+    """Where each event goes: as it went, where no cut is asked about.
 
     The cut is compared as confidences are published, so that one which equals it reaches it, as in the router.
     """
     if threshold is None:
-        return Fate.ACCEPTED if event.because is None else Fate.ESCALATED
+        return [Fate.ACCEPTED if event.because is None else Fate.ESCALATED for event in events]
+    reached_from = to_six_digits(np.float32(threshold))
+    return [
+        _fate(event, tiers, sure=event.confidence >= reached_from, above=threshold >= highest[event.policy])
+        for event in events
+    ]
+
+
+def _fate(event: PastEvent, tiers: int, *, sure: bool, above: bool) -> Fate:
+    """Escalated at any cut where out of domain. `sure`: it reaches this cut; `above`: none of its policy is higher."""
     if event.because == "out_of_domain":
         return Fate.ESCALATED
-    sure = event.confidence >= to_six_digits(np.float32(threshold))
     if tiers == 1:
         return Fate.ACCEPTED if sure else Fate.ESCALATED
     # Tiers before this one had passed it on at the old cut, and so do at a higher one.
-    alone = event.tier == 0 or (event.tier is not None and threshold >= highest[event.policy])
+    alone = event.tier == 0 or (event.tier is not None and above)
     if sure:
         return Fate.ACCEPTED if alone else Fate.ACCEPTED_BY_ANOTHER
     return Fate.ESCALATED if alone and event.tier == tiers - 1 else Fate.UNKNOWN

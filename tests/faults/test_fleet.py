@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from stream_app.local.ports import claim_port
 from tests.faults.fleet import Fleet
 
@@ -26,10 +24,7 @@ def test_a_guest_that_found_no_broker_and_left_is_not_counted_at_the_end_again(t
     fleet = Fleet(tmp_path)
     try:
         fleet.add("guest", "classify")
-        guest = fleet.workers["guest"]
-        deadline = time.monotonic() + 60
-        while guest.running and time.monotonic() < deadline:
-            time.sleep(0.05)
+        fleet.workers["guest"].process.wait(60)
         assert fleet.leave("guest", 10.0) == (0, 0.0)
         assert [(end.worker, end.status) for end in fleet.exits] == [("guest", 1)]
         assert "no Kafka broker answers" in fleet.exits[0].last_line

@@ -27,6 +27,13 @@ from numba.core import caching
 
 ONE_OF, ANY_OF = "one_of", "any_of"
 
+
+@functools.cache
+def _content_of(file: str) -> str:
+    """The sha-256 of a file of code, read once for all of its functions."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
 if hasattr(caching, "UserProvidedCacheLocator"):  # numba before 0.68 compiles for each model folder
 
     class ByContent(caching.UserProvidedCacheLocator):
@@ -35,7 +42,7 @@ if hasattr(caching, "UserProvidedCacheLocator"):  # numba before 0.68 compiles f
         @classmethod
         def get_suitable_cache_subpath(cls, py_file: str) -> str:
             """The folder in NUMBA_CACHE_DIR."""
-            return hashlib.sha256(Path(py_file).read_bytes()).hexdigest()
+            return _content_of(py_file)
 
     config.CACHE_LOCATOR_CLASSES = f"{__name__}.ByContent,InTreeCacheLocator,UserWideCacheLocator"
 
@@ -670,7 +677,7 @@ class Scorer:
 @contextmanager
 def _compiled_once() -> Iterator[None]:
     """Of the models that are first loaded side by side one compiles; the others wait, and find it done."""
-    place = Path(config.CACHE_DIR or ".") / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    place = Path(config.CACHE_DIR or ".") / _content_of(__file__)
     if not config.CACHE_DIR or (place / "done").exists():
         yield
         return
