@@ -117,7 +117,7 @@ def _fates(
 
 
 def _fate(event: PastEvent, tiers: int, *, sure: bool, above: bool) -> Fate:
-    """Escalated at any cut where out of domain. `sure`: it reaches this cut; `above`: none of its policy is higher."""
+    """Out of domain: escalated at any cut. `sure`: it reaches this one; `above`: none of its policy is higher."""
     if event.because == "out_of_domain":
         return Fate.ESCALATED
     if tiers == 1:
